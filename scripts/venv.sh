@@ -38,7 +38,7 @@ make_venv() {
     echo "$wanted" > "$stamp"
   fi
   # pip builds in build/ and would keep files that were deleted from the sources.
-  rm -rf build
+  rm -rf build qsub_py.egg-info
   python -m pip install -q --no-deps --force-reinstall .
-  rm -rf build
+  rm -rf build qsub_py.egg-info
 }

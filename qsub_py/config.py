@@ -1,0 +1,354 @@
+"""The user's settings: defaults < ~/.config/qsub_py/config.toml < QSUB_* variables.
+
+Fields are named as in the file (conf/qsub.toml shows all of them). Options of the command
+line come on top, in the commands. Knows nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qsub_py.config_keys import install_key, key_id_of, load_key, load_keys
+from qsub_py.config_paths import (
+    claim_serving,
+    config_dir,
+    default_state_dir,
+    host_name,
+    private_dir,
+)
+from qsub_py.errors import ConfigError, SpecError
+from qsub_py.text import check_name, check_pattern, quoted
+from qsub_py.units import parse_duration, parse_size
+
+__all__ = [
+    "Config",
+    "claim_serving",
+    "config_dir",
+    "host_name",
+    "install_key",
+    "key_id_of",
+    "load",
+    "load_key",
+    "load_keys",
+    "redact",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """[server]: the embedded server, used while `url` is empty."""
+
+    binary: str = ""
+    maxmemory: str = "25%"
+    appendfsync: str = "no"
+
+    @property
+    def maxmemory_bytes(self) -> int:
+        """`maxmemory` in bytes; a percentage is of this host's (or container's) memory."""
+        if self.maxmemory.endswith("%"):
+            return _memory_bytes() * int(self.maxmemory[:-1]) // 100
+        return parse_size(self.maxmemory)
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """[job]: defaults of qsub's options."""
+
+    output: str = ""
+    error: str = ""
+    queue: str = "main"
+    cpus: int = 1
+    mem: str = ""
+    time: str = ""
+    export: str = "ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """[node]: defaults of the options of qnode start."""
+
+    name: str = ""
+    cpus: int = 0
+    mem: str = ""
+    gpus: int = -1
+    features: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ("main",)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, checked."""
+
+    cluster: str = "default"
+    url: str = ""
+    state_dir: str = ""
+    retention: str = "30d"
+    server: ServerConfig = field(default_factory=ServerConfig)
+    job: JobConfig = field(default_factory=JobConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+
+    @property
+    def retention_s(self) -> float:
+        """How long an ended job is kept, in seconds; 0: for ever."""
+        return parse_duration(self.retention, bare_s=86400.0)
+
+    def state_path(self) -> Path:
+        """Return this host's state directory, created 0700; raises ConfigError."""
+        path = Path(self.state_dir).expanduser() if self.state_dir else default_state_dir()
+        return private_dir(path, cure="set QSUB_STATE_DIR to a local directory you can write to")
+
+    def server_path(self) -> Path:
+        """Return the directory of the embedded server (created by it); raises ConfigError."""
+        return self.state_path() / "server"
+
+
+def _memory_bytes() -> int:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return total
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """Return the settings in force for this process; raises ConfigError."""
+    path = config_dir() / "config.toml"
+    config = load_file(path)
+    return _with_environment(config, os.environ if environ is None else environ)
+
+
+def load_file(path: Path) -> Config:
+    """Return the defaults as changed by `path`, which may be absent; raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            raw = file.read()
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    _check_owner(path, status)
+    text = _decode(raw, path)
+    config: Config = _filled(Config(), _parse_toml(text, path), (), _Source(str(path), text))
+    if has_password(config.url) and stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConfigError(
+            f"{path} has a password in url and other users can read it", hint=f"chmod 600 {path}"
+        )
+    return config
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that others can change: it names programs to run."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"{path} belongs to another user", hint=f"chown {os.geteuid()} {path}")
+    if stat.S_IMODE(status.st_mode) & 0o002:
+        raise ConfigError(f"other users can write to {path}", hint=f"chmod o-w {path}")
+
+
+def _decode(raw: bytes, path: Path) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        raise ConfigError(f"{path}:{line}:{column}: not UTF-8") from None
+
+
+def _parse_toml(text: str, path: Path) -> dict[str, Any]:
+    # Not at the top: commands without a configuration file start 4 ms sooner.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return dict(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        match = re.search(r"\(at line (\d+), column (\d+)\)", message)
+        line, column = match.groups() if match else (text.count("\n") + 1, 1)
+        what = message.partition(" (at ")[0]
+        raise ConfigError(f"{path}:{line}:{column}: {what}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a value came from, for messages: a file with its text, or a variable."""
+
+    name: str
+    text: str = ""
+
+    def at(self, keys: tuple[str, ...]) -> str:
+        line = _line_of(self.text, keys)
+        return f"{self.name}:{line}" if line else self.name
+
+
+def _line_of(text: str, keys: tuple[str, ...]) -> int:
+    """Return the line on which a TOML key is set, 0 if not found (it has odd quotes)."""
+    section: tuple[str, ...] = ()
+    fallback = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]*?)\s*\]", line):
+            section = _dotted(header[1])
+            name: tuple[str, ...] = ()
+        elif assignment := re.match(r"\s*([^=#]+?)\s*=", line):
+            name = _dotted(assignment[1])
+        else:
+            continue
+        if section + name == keys:
+            return number
+        if not fallback and section + name == keys[: len(section + name)]:
+            fallback = number
+    return fallback
+
+
+def _dotted(name: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in name.split("."))
+
+
+def _filled(value: Any, raw: Mapping[str, Any], path: tuple[str, ...], source: _Source) -> Any:
+    """Return the dataclass `value` with the entries of one TOML table put in."""
+    known = {item.name: getattr(value, item.name) for item in fields(value)}
+    changes = {}
+    for key, given in raw.items():
+        keys = (*path, key)
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            cure = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+            raise ConfigError(f"{source.at(keys)}: unknown key {quoted('.'.join(keys))}", hint=cure)
+        if is_dataclass(known[key]) and isinstance(given, dict):
+            changes[key] = _filled(known[key], given, keys, source)
+        else:
+            changes[key] = _checked(given, known[key], keys, source)
+    return replace(value, **changes)
+
+
+def _checked(given: Any, default: Any, keys: tuple[str, ...], source: _Source) -> Any:
+    """Return a value of the default's type that passes its key's check; raises ConfigError."""
+    name = ".".join(keys)
+    if isinstance(default, tuple) and isinstance(given, list):
+        given = tuple(given)
+    is_good = type(given) is type(default) and not is_dataclass(default)
+    if isinstance(given, tuple):
+        is_good = is_good and all(isinstance(item, str) for item in given)
+    if not is_good:
+        wanted = {str: "text in quotes", int: "a whole number", tuple: "a list of texts"}
+        what = wanted.get(type(default), "a table")
+        raise ConfigError(f"{source.at(keys)}: {name} must be {what}, not {quoted(repr(given))}")
+    try:
+        if check := _CHECKS.get(name):
+            for item in given if isinstance(given, tuple) else (given,):
+                check(item)
+    except (SpecError, ValueError) as error:
+        raise ConfigError(f"{source.at(keys)}: {name}: {error}") from None
+    return given
+
+
+def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
+    """Return `config` changed by QSUB_CLUSTER, QSUB_SERVER_BINARY and the like."""
+    for keys, default in _leaves(config):
+        variable = "QSUB_" + "_".join(keys).upper()
+        text = environ.get(variable, "")
+        if not text:
+            continue
+        given: Any = text
+        if isinstance(default, tuple):
+            given = [item.strip() for item in text.split(",") if item.strip()]
+        elif isinstance(default, int):
+            given = int(text) if re.fullmatch(r"-?\d{1,9}", text, re.ASCII) else text
+        value = _checked(given, default, keys, _Source(variable))
+        config = _replaced(config, keys, value)
+    return config
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for item in fields(value):
+        inner, keys = getattr(value, item.name), (*path, item.name)
+        found += _leaves(inner, keys) if is_dataclass(inner) else [(keys, inner)]
+    return found
+
+
+def _replaced(value: Any, keys: tuple[str, ...], new: Any) -> Any:
+    if len(keys) > 1:
+        new = _replaced(getattr(value, keys[0]), keys[1:], new)
+    return replace(value, **{keys[0]: new})
+
+
+def _at_least(least: int) -> Callable[[int], None]:
+    def check(number: int) -> None:
+        if not least <= number <= 1_000_000:
+            raise ValueError(f"{number} is not between {least} and 1000000")
+
+    return check
+
+
+def _check_fsync(word: str) -> None:
+    if word not in ("no", "everysec", "always"):
+        raise ValueError(f"{quoted(word)} is not one of no, everysec, always")
+
+
+def _check_memory(text: str) -> None:
+    if not re.fullmatch(r"(?!0+%)\d{1,2}%", text) and parse_size(text) < 2**24:
+        raise ValueError(f"{quoted(text)} is less than 16M")
+
+
+def _check_url(url: str) -> None:
+    if url and not re.match(r"(redis|rediss|unix)://", url):
+        raise ValueError(f"{quoted(redact(url))} must begin with redis://, rediss:// or unix://")
+
+
+def _check_name(name: str) -> None:
+    if name:
+        check_name(name)
+
+
+def _check_size(text: str) -> None:
+    if text:
+        parse_size(text)
+
+
+def _check_time(text: str) -> None:
+    if text:
+        parse_duration(text)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "cluster": check_name,
+    "url": _check_url,
+    "retention": lambda text: parse_duration(text, bare_s=86400.0),
+    "server.maxmemory": _check_memory,
+    "server.appendfsync": _check_fsync,
+    "job.output": check_pattern,
+    "job.error": check_pattern,
+    "job.queue": check_name,
+    "job.cpus": _at_least(1),
+    "job.mem": _check_size,
+    "job.time": _check_time,
+    "node.name": _check_name,
+    "node.cpus": _at_least(0),
+    "node.mem": _check_size,
+    "node.gpus": _at_least(-1),
+    "node.features": check_name,
+    "node.queues": check_name,
+}
+
+_PASSWORD = re.compile(r"(://[^:/@]*):(.*)@")
+_PASSWORD_QUERY = re.compile(r"([?&]password=)[^&]*")
+
+
+def has_password(url: str) -> bool:
+    """Whether an URL carries a password."""
+    return bool(_PASSWORD.search(url) or _PASSWORD_QUERY.search(url))
+
+
+def redact(url: str) -> str:
+    """Return an URL that can be shown: its password is `***`."""
+    return _PASSWORD_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
