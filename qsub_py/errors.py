@@ -1,0 +1,77 @@
+"""The tree of errors a user can meet.
+
+Each class fixes the exit code of the command that ends with it; `hint` is one line that
+says what to do next. Only the command line prints them and exits.
+"""
+
+from __future__ import annotations
+
+
+class QsubError(Exception):
+    """Something went wrong."""
+
+    exit_code = 1
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").rstrip("."))
+        self.hint = hint
+
+
+class SpecError(QsubError):
+    """The request makes no sense as written (an option, an array, a size, an id)."""
+
+    exit_code = 2
+
+
+class ConfigError(QsubError):
+    """The configuration, a key file or the state directory cannot be used."""
+
+    exit_code = 78
+
+
+class StoreError(QsubError):
+    """The server refused or damaged something."""
+
+
+class StoreUnavailable(StoreError):
+    """The server cannot be reached."""
+
+    exit_code = 69
+
+
+class StoreBusy(StoreError):
+    """The server cannot take this now (memory, loading, recovery); try again later."""
+
+    exit_code = 75
+
+
+class StoreMismatch(StoreError):
+    """The server or its data do not suit this version of qsub_py."""
+
+    exit_code = 78
+
+
+class PayloadError(QsubError):
+    """A function, argument or result cannot travel, or its signature is wrong."""
+
+
+class SignatureError(PayloadError):
+    """Bytes from the server were not signed with this cluster's key."""
+
+
+class NodeError(QsubError):
+    """A node could not be started, stopped or reached."""
+
+
+class JobError(QsubError):
+    """A job did not do what was asked."""
+
+
+class JobNotFound(JobError):
+    """No such job."""
+
+
+class JobCancelled(JobError):
+    """The task was cancelled."""
+
+    exit_code = 3

@@ -1,0 +1,82 @@
+"""Every key in the server, in one place.
+
+All keys share one hash tag and the schema number, so a cluster of keys lives in one slot and
+an old schema is never misread. The Lua files build the same names from the prefix they get.
+
+    meta             hash    schema runid epoch job clk served rec_until, ...
+    tok:<token>      string  job id a submission with this token made
+    j:<id>           hash    one job: spec, counters, flags
+    st:<id>          string  one byte a task: state * 16 + min(attempt, 15); grows as it goes
+    at:<id>          hash    position -> attempt, where it is above 14
+    ct:<id>          hash    position -> attempts lost with their keeper or runner (crashes)
+    again:<id>       list    "first:count" of positions to run again
+    on:<id>          hash    node uid -> batches of the job it holds
+    unfit:<id>       hash    node uid -> why the job cannot start there
+    args:<id>        stream  one entry a chunk of calls; its ID is first position + 1
+    res:<id>         stream  one entry a finish batch; its ID is the entry number
+    rx:<id>          string  4 bytes a task: number of the entry with its result
+    tail:<id>        hash    position -> last bytes of its output
+    blobs:<id>       set     blobs that belong to the job
+    blob:<name>      hash    piece number -> up to 1 MiB
+    lanes            zset    lane -> rank of its head (lower runs first)
+    lane:<lane>      zset    job id -> rank
+    active, ended    zset    job id -> id, job id -> ms it ended
+    open             zset    open job id -> served ms its client's lease ends
+    due              zset    job id -> ms it may begin
+    todo             list    fan-outs that are not finished
+    nodes            zset    node uid -> served ms its lease ends
+    names            hash    node name -> uid
+    node:<uid>       hash    one node: what it has, what is free, its last request
+    slots:<uid>      hash    slot -> the batch it runs
+    orders:<uid>     hash    sequence number -> order (JSON), until acknowledged
+    inbox:<uid>      list    a hint that there is something to claim or obey
+    idle             zset    nodes that wait for work
+    rec              set     nodes that must reconcile before a recovery is over
+    log:<name>       stream  a live log somebody follows (expires)
+"""
+
+from __future__ import annotations
+
+SCHEMA = 1
+
+
+class Keys:
+    """The key names of one cluster."""
+
+    def __init__(self, cluster: str) -> None:
+        self.prefix = f"{{qsub:{cluster}}}:{SCHEMA}:"
+        self.meta = self.prefix + "meta"
+        self.nodes = self.prefix + "nodes"
+
+    def job(self, job: int) -> str:
+        return f"{self.prefix}j:{job}"
+
+    def states(self, job: int) -> str:
+        return f"{self.prefix}st:{job}"
+
+    def args(self, job: int) -> str:
+        return f"{self.prefix}args:{job}"
+
+    def results(self, job: int) -> str:
+        return f"{self.prefix}res:{job}"
+
+    def result_index(self, job: int) -> str:
+        return f"{self.prefix}rx:{job}"
+
+    def tails(self, job: int) -> str:
+        return f"{self.prefix}tail:{job}"
+
+    def blob(self, name: str) -> str:
+        return f"{self.prefix}blob:{name}"
+
+    def token(self, token: str) -> str:
+        return f"{self.prefix}tok:{token}"
+
+    def inbox(self, node: str) -> str:
+        return f"{self.prefix}inbox:{node}"
+
+    def orders(self, node: str) -> str:
+        return f"{self.prefix}orders:{node}"
+
+    def log(self, name: str) -> str:
+        return f"{self.prefix}log:{name}"

@@ -1,0 +1,32 @@
+-- Add tasks to an open job, close it, or renew its client's lease of ten minutes.
+-- KEYS  meta
+-- ARGV  job, uid, first, count, close (0 or 1), name of the blob that is the chunk or '', chunk, signature
+-- Returns {'ok', tasks now}; {'gone'} no such job; {'closed'} it takes no more; {'full'};
+--         {'gap', tasks now} when earlier tasks are missing.
+-- Replay: tasks up to first + count exist already, so nothing is added.
+--- @include head job node blob
+
+local j = load(ARGV[1])
+if not j or j.uid ~= ARGV[2] then return {'gone'} end
+local first, count = tonumber(ARGV[3]), tonumber(ARGV[4])
+if count > 0 and first + count > j.n then
+  if j.open == 0 then return {'closed'} end
+  if first ~= j.n then return {'gap', j.n} end
+  if is_full() then return {'full'} end
+  keep_blobs(j, ARGV[6])
+  redis.call('XADD', key('args', j.id), string.format('%.0f-0', first + 1), 'n', count, 'd', ARGV[7],
+    's', ARGV[8], 'b', ARGV[6])
+  j.n = first + count
+end
+tick()
+if j.open == 1 then
+  if ARGV[5] == '1' then
+    j.open = 0
+    redis.call('ZREM', P .. 'open', j.id)
+  else
+    redis.call('ZADD', P .. 'open', SERVED + 600000, j.id)
+  end
+end
+settle(j)
+offer(j)
+return {'ok', j.n}

@@ -1,0 +1,162 @@
+-- Give a node work: batches of tasks for slots that it has free, highest rank first.
+-- KEYS  meta
+-- ARGV  node uid, incarnation, run id, request number, most batches,
+--       hints ("job:tasks,job:tasks": how many short tasks of a job to put into one slot)
+-- Returns {'ok', now ms, is all looked at, next due ms or 0, batch, ...}, each batch
+--         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus};
+--         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
+-- Replay: the last request number gets the same batches again; an older one gets nothing.
+--- @include head job node batch
+
+local uid, req, most = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5])
+local no = refusal(uid, ARGV[2], ARGV[3])
+if no then return {no} end
+
+local function show(b, job_uid)
+  return {tonumber(b.slot), tonumber(b.job), job_uid, b.first, b.count, b.attempt, b.epoch, b.cpus,
+    string.format('%.0f', b.mem), b.gpus}
+end
+
+local last = redis.call('HMGET', key('node', uid), 'req', 'reply')
+if tonumber(last[1]) >= req then
+  local reply = {'ok', NOW, 0, 0}
+  if tonumber(last[1]) == req then
+    for slot in string.gmatch(last[2], '%d+') do
+      local b = load_batch(uid, slot)
+      if b then reply[#reply + 1] = show(b, redis.call('HGET', key('j', b.job), 'uid')) end
+    end
+  end
+  return reply
+end
+tick()
+if redis.call('SCARD', P .. 'rec') > 0 then
+  if SERVED < tonumber(redis.call('HGET', KEYS[1], 'rec_until') or 0) then return {'wait', NOW} end
+  redis.call('DEL', P .. 'rec')
+end
+
+local node = load_node(uid)
+local hint = {}
+for job, tasks in string.gmatch(ARGV[6], '(%d+):(%d+)') do hint[job] = tonumber(tasks) end
+
+-- The next pending range of a job, up to k tasks of one attempt number; nil when there is none.
+local function next_again(j, k)
+  for _ = 1, 64 do
+    local entry = redis.call('LPOP', key('again', j.id))
+    if not entry then return nil end
+    local first, count = string.match(entry, '(%d+):(%d+)')
+    first, count = tonumber(first), tonumber(count)
+    local bytes = states_of(j.id, first, math.min(count, SLICE))
+    local i = 1
+    while i <= #bytes and string.byte(bytes, i) >= 16 do i = i + 1 end
+    local nibble = i <= #bytes and string.byte(bytes, i) or 0
+    local n = 0
+    if i <= #bytes then
+      n = 1
+      while nibble < 14 and n < k and string.byte(bytes, i + n) == nibble do n = n + 1 end
+    end
+    local rest = count - (i - 1) - n
+    if rest > 0 then push_again(j.id, first + i - 1 + n, rest, true) end
+    if n > 0 then
+      local attempt = nibble + 1
+      if nibble == 15 then attempt = tonumber(redis.call('HGET', key('at', j.id), first + i - 1) or 15) + 1 end
+      if attempt >= 15 then redis.call('HSET', key('at', j.id), first + i - 1, attempt) end
+      return first + i - 1, n, attempt
+    end
+  end
+  return nil
+end
+
+local function next_fresh(j, k)
+  local stop = j.n
+  local cut = intervals(j.id)
+  for i = 1, #cut do
+    if cut[i][1] <= j.cursor and j.cursor <= cut[i][2] then
+      redis.call('SETRANGE', key('st', j.id), j.cursor,
+        string.rep(string.char(CA * 16), cut[i][2] - j.cursor + 1))
+      j.cursor = cut[i][2] + 1
+    elseif cut[i][1] > j.cursor and cut[i][1] < stop then stop = cut[i][1] end
+  end
+  local n = math.min(k, stop - j.cursor)
+  if n <= 0 then return nil end
+  j.cursor = j.cursor + n
+  return j.cursor - n, n, 1
+end
+
+local jobs, changed, batches, budget, unsure = {}, {}, {}, SLICE, false
+local function cached(id)
+  if not jobs[id] then jobs[id] = load(id) end
+  return jobs[id]
+end
+
+-- The first job in the lane that this node may start (a job unfit for it is passed over).
+local function head(lane)
+  local ids = redis.call('ZRANGE', key('lane', lane), 0, 15)
+  for i = 1, #ids do
+    local j = cached(ids[i])
+    if is_ready(j) and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then return j end
+  end
+  return nil
+end
+
+local function take(j, need)
+  local k = math.min(hint[j.id] or 1, budget)
+  if j.limit > 0 then k = math.min(k, j.limit - j.c1 - j.c2) end
+  changed[j.id] = j
+  local first, count, attempt = next_again(j, k)
+  if not first then first, count, attempt = next_fresh(j, k) end
+  if not first then
+    -- 64 entries of `again` were of tasks that ended meanwhile; the next claim goes on.
+    unsure = true
+    return false
+  end
+  redis.call('SETRANGE', key('st', j.id), first, string.rep(string.char(16 + math.min(attempt, 15)), count))
+  j.c1 = j.c1 + count
+  if j.started == 0 then j.started = NOW end
+  budget = budget - count
+  local gpus = {}
+  for i = 1, need.gpus do gpus[i] = table.remove(node.gpus_free, 1) end
+  local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
+    first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
+    mem = booked_mem(need, node), gpus = table.concat(gpus, ','), left = count}
+  book_batch(uid, b, node)
+  batches[#batches + 1] = b
+  if not is_ready(j) then enlist(j) end
+  return true
+end
+
+-- Lanes by the rank of their heads; at most 64 are looked at, the next claim goes on from there.
+local from = tonumber(redis.call('HGET', key('node', uid), 'lane_from') or 0)
+local lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
+local i = 1
+if node.state == 'up' then
+  while i <= #lanes and #batches < most and budget > 0 and node.cpus_free > 0 do
+    local need = parse_lane(lanes[i])
+    local j = fits(need, node) and head(lanes[i])
+    if not j or not take(j, need) then i = i + 1
+    elseif lanes[i + 1] then
+      -- Another lane's head may rank before what this lane now has in front.
+      local now_first = redis.call('ZSCORE', P .. 'lanes', lanes[i])
+      if not now_first or tonumber(now_first) > tonumber(redis.call('ZSCORE', P .. 'lanes', lanes[i + 1]) or 0) then
+        lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
+        i = 1
+      end
+    end
+  end
+end
+for _, j in pairs(changed) do save(j) end
+save_free(node)
+
+-- With room left the node is idle from now on, so that whatever comes wakes it; `at_end` says
+-- that nothing is left to look at now.
+local has_room = #batches < most and budget > 0 and node.state == 'up'
+local at_end = has_room and #lanes < 64 and not unsure
+redis.call('HSET', key('node', uid), 'lane_from', (has_room and not at_end) and from + 64 or 0)
+if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
+local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
+local reply, slots = {'ok', NOW, at_end and 1 or 0, tonumber(due[2] or 0)}, {}
+for k = 1, #batches do
+  slots[k] = batches[k].slot
+  reply[#reply + 1] = show(batches[k], jobs[batches[k].job].uid)
+end
+redis.call('HSET', key('node', uid), 'req', ARGV[4], 'reply', table.concat(slots, ','))
+return reply

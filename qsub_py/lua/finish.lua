@@ -1,0 +1,80 @@
+-- Report ends of tasks. Only what this batch (node, slot, job uid, attempt, epoch) still runs
+-- is accepted: the fencing token of each attempt.
+-- KEYS  meta
+-- ARGV  node uid, incarnation, run id,
+--       then groups of 12: job, uid, slot, epoch, attempt, codes (a byte for each task of the
+--       batch: 0 not now, 3..8 the state, 15 lost, 14 never began), result data, signature,
+--       "position:exit code" of the first non-zero exit or '', blobs ("name,name"),
+--       tails of outputs ("position:bytes,position:bytes"), these bytes joined
+-- Returns {'ok', n, ...} the number of tasks accepted of each group; {'RUNID'}, {'FENCED'}.
+-- Replay: the tasks are no longer running in this batch, so 0 are accepted.
+--- @include head job node batch blob
+
+local uid = ARGV[1]
+local no = refusal(uid, ARGV[2], ARGV[3])
+if no then return {no} end
+tick()
+local node = load_node(uid)
+
+local function store_result(j, b, ok, data, signature)
+  j.rseq = j.rseq + 1
+  local codes = {}
+  for i = 1, #ok do codes[i] = string.char(ok[i]) end
+  redis.call('XADD', key('res', j.id), string.format('%.0f-0', j.rseq), 'f', string.format('%.0f', b.first),
+    'c', table.concat(codes), 'd', data, 's', signature)
+  local number, i = struct.pack('>I4', j.rseq), 1
+  while i <= #ok do
+    local n = i
+    while n <= #ok and ok[n] > 0 do n = n + 1 end
+    if n > i then
+      redis.call('SETRANGE', key('rx', j.id), (b.first + i - 1) * 4, string.rep(number, n - i))
+    end
+    i = n + 1
+  end
+end
+
+-- Keep the exit code of the lowest position that did not exit with 0.
+local function note_exit(j, text)
+  local position, code = string.match(text, '(%d+):(-?%d+)')
+  if not position then return end
+  local known = redis.call('HGET', key('j', j.id), 'exit_at')
+  if not known or tonumber(position) < tonumber(known) then
+    redis.call('HSET', key('j', j.id), 'exit_at', position, 'exit', code)
+  end
+end
+
+-- Keep tails of outputs while the job has room for them: 16 MB, the last half for failures.
+local function keep_tails(j, b, ok, index, bytes)
+  local at = 1
+  for position, size in string.gmatch(index, '(%d+):(%d+)') do
+    local state, used = ok[position - b.first + 1], tonumber(redis.call('HGET', key('j', j.id), 'tails') or 0)
+    if state and state > 0 and used + size <= (state == CD and 8388608 or 16777216) then
+      redis.call('HSET', key('tail', j.id), position, string.sub(bytes, at, at + size - 1))
+      redis.call('HINCRBY', key('j', j.id), 'tails', size)
+    end
+    at = at + size
+  end
+end
+
+local reply = {'ok'}
+for i = 4, #ARGV, 12 do
+  local b, j = load_batch(uid, ARGV[i + 2]), load(ARGV[i])
+  local accepted = 0
+  if b and j and j.uid == ARGV[i + 1] and b.job == ARGV[i] and b.epoch == tonumber(ARGV[i + 3])
+    and b.attempt == tonumber(ARGV[i + 4]) then
+    local ok, ended, again
+    ok, ended, again, accepted = leave(j, b, ARGV[i + 5])
+    if ended > 0 then
+      store_result(j, b, ok, ARGV[i + 6], ARGV[i + 7])
+      note_exit(j, ARGV[i + 8])
+      keep_blobs(j, ARGV[i + 9])
+      keep_tails(j, b, ok, ARGV[i + 10], ARGV[i + 11])
+    end
+    if b.left <= 0 then free_batch(uid, b, node) elseif accepted > 0 then save_batch(uid, b) end
+    if accepted > 0 then settle(j) end
+    if again > 0 then offer(j) end
+  end
+  reply[#reply + 1] = accepted
+end
+save_free(node)
+return reply

@@ -1,0 +1,114 @@
+-- Batches: what a slot of a node holds, and how their tasks leave it.
+-- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left".
+local LOST, RETURNED = 15, 14
+
+local function load_batch(uid, slot)
+  local text = redis.call('HGET', key('slots', uid), slot)
+  if not text then return nil end
+  local part = {}
+  for word in string.gmatch(text .. '|', '([^|]*)|') do part[#part + 1] = word end
+  return {slot = slot, job = part[1], first = tonumber(part[2]), count = tonumber(part[3]),
+    attempt = tonumber(part[4]), epoch = tonumber(part[5]), start = part[6], cpus = tonumber(part[7]),
+    mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10])}
+end
+
+local function save_batch(uid, b)
+  redis.call('HSET', key('slots', uid), b.slot, table.concat({b.job, string.format('%.0f', b.first),
+    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left}, '|'))
+end
+
+local function free_batch(uid, b, node)
+  redis.call('HDEL', key('slots', uid), b.slot)
+  if redis.call('HINCRBY', key('on', b.job), uid, -1) <= 0 then redis.call('HDEL', key('on', b.job), uid) end
+  if not node then return end
+  node.cpus_free = node.cpus_free + b.cpus
+  node.mem_free = node.mem_free + b.mem
+  for g in string.gmatch(b.gpus, '%d+') do node.gpus_free[#node.gpus_free + 1] = g end
+end
+
+local function book_batch(uid, b, node)
+  node.cpus_free = node.cpus_free - b.cpus
+  node.mem_free = node.mem_free - b.mem
+  redis.call('HINCRBY', key('on', b.job), uid, 1)
+  save_batch(uid, b)
+end
+
+-- What becomes of one running task that did not end by itself: state code and attempt nibble.
+-- `uncount`: it never began and leaves the batch for good, so its number may be used again.
+local function after_loss(j, pos, byte, code, uncount)
+  local nibble = byte % 16
+  if j.fate ~= 0 then return j.fate, nibble end
+  if byte >= CG * 16 then return CA, nibble end
+  if uncount then
+    if nibble == 15 then
+      local attempt = tonumber(redis.call('HGET', key('at', j.id), pos) or 15) - 1
+      if attempt >= 15 then redis.call('HSET', key('at', j.id), pos, attempt) return PD, 15 end
+      redis.call('HDEL', key('at', j.id), pos)
+      return PD, 14
+    end
+    return PD, math.max(nibble - 1, 0)
+  end
+  if code == LOST then
+    if j.requeue == 0 then return NF, nibble end
+    if redis.call('HINCRBY', key('ct', j.id), pos, 1) >= 3 then return NF, nibble end
+  end
+  return PD, nibble
+end
+
+-- Move tasks of batch `b` out of it. `codes` has a byte for each task of the batch from its
+-- first: 0 stays, LOST, RETURNED, 13 (the lease lapsed), else the state it ended in.
+-- Only tasks that this very batch still runs are touched, so a replay does nothing.
+-- Returns the accepted codes and how many ended, were put back and were accepted.
+local function leave(j, b, codes)
+  local bytes = states_of(j.id, b.first, b.count)
+  local out, ok, again, ended = {}, {}, {}, 0
+  local accepted, count = 0, b.count
+  -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
+  -- while another node runs it under the same attempt number.
+  while b.count > 0 and string.byte(codes, b.count) == RETURNED do b.count = b.count - 1 end
+  for i = 1, count do
+    local byte, code = string.byte(bytes, i), string.byte(codes, i) or 0
+    local state = math.floor(byte / 16)
+    ok[i] = 0
+    if code > 0 and (state == R or state == CG) and byte % 16 == math.min(b.attempt, 15) then
+      accepted = accepted + 1
+      local from = (j.fate ~= 0 or state == CG) and 'c2' or 'c1'
+      local to, nibble = code, byte % 16
+      if code >= 13 then to, nibble = after_loss(j, b.first + i - 1, byte, code, i > b.count) end
+      j[from] = j[from] - 1
+      if to == PD then again[#again + 1] = i - 1
+      else
+        j['c' .. to] = j['c' .. to] + 1
+        ok[i] = to
+        ended = ended + 1
+      end
+      byte = to * 16 + nibble
+    end
+    out[i] = byte
+  end
+  if accepted > 0 then
+    local text = {}
+    for i = 1, #out do text[i] = string.char(out[i]) end
+    redis.call('SETRANGE', key('st', j.id), b.first, table.concat(text))
+  end
+  b.left = b.left - accepted
+  local i = 1
+  while i <= #again do
+    local n = i
+    while again[n + 1] and again[n + 1] == again[n] + 1 do n = n + 1 end
+    push_again(j.id, b.first + again[i], n - i + 1, true)
+    i = n + 1
+  end
+  return ok, ended, #again, accepted
+end
+
+-- Take a whole batch away from a node (lease lapsed, or the agent does not know it).
+local function drop_batch(uid, b, code, node)
+  local j = load(b.job)
+  if not j then free_batch(uid, b, node) return end
+  local _, ended, again = leave(j, b, string.rep(string.char(code), b.count))
+  free_batch(uid, b, node)
+  if ended > 0 then notice(j) end
+  settle(j)
+  if again > 0 then offer(j) end
+end

@@ -1,0 +1,14 @@
+-- Blobs are temporary until the submit or finish that refers to them keeps them.
+local function keep_blobs(j, names)
+  for name in string.gmatch(names, '[^,]+') do
+    redis.call('PERSIST', key('blob', name))
+    redis.call('SADD', key('blobs', j.id), name)
+  end
+end
+
+-- Whether the server has used 80 % of its memory: the soft limit that only submissions meet.
+local function is_full()
+  local info = redis.call('INFO', 'memory')
+  local used, most = string.match(info, 'used_memory:(%d+)'), string.match(info, 'maxmemory:(%d+)')
+  return tonumber(most or 0) > 0 and tonumber(used) > 0.8 * tonumber(most)
+end

@@ -1,0 +1,100 @@
+-- Jobs: load, count, stand in a lane, end. A task's byte is state * 16 + min(attempt, 15).
+local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
+  'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind'}
+local TEXT = {lane = true, uid = true, kind = true}
+
+local function load(id)
+  local row = redis.call('HMGET', key('j', id), unpack(JOB))
+  if not row[19] then return nil end
+  local j = {id = id}
+  for i = 1, #JOB do
+    if TEXT[JOB[i]] then j[JOB[i]] = row[i] or '' else j[JOB[i]] = tonumber(row[i] or 0) end
+  end
+  return j
+end
+
+local function ended_tasks(j) return j.c3 + j.c4 + j.c5 + j.c6 + j.c7 + j.c8 + j.c9 end
+local function pending(j) return j.n - j.c1 - j.c2 - ended_tasks(j) end
+
+-- Whether a claim may take a task of it; pending tasks are past the cursor or in `again`.
+local function is_ready(j)
+  return pending(j) > 0 and j.held == 0 and j.fate == 0 and j.begin == 0
+    and (j.limit == 0 or j.c1 + j.c2 < j.limit)
+end
+
+local function rank_lane(lane)
+  local head = redis.call('ZRANGE', key('lane', lane), 0, 0, 'WITHSCORES')
+  if head[1] then redis.call('ZADD', P .. 'lanes', head[2], lane)
+  else redis.call('ZREM', P .. 'lanes', lane) end
+end
+
+-- Put the job into its lane or take it out, as its fields say.
+local function enlist(j)
+  local lane = key('lane', j.lane)
+  if is_ready(j) then
+    if redis.call('ZADD', lane, j.rank, j.id) == 1 then rank_lane(j.lane) end
+  elseif redis.call('ZREM', lane, j.id) == 1 then rank_lane(j.lane) end
+end
+
+local function save(j)
+  redis.call('HSET', key('j', j.id), 'n', j.n, 'cursor', j.cursor, 'c1', j.c1, 'c2', j.c2, 'c3', j.c3,
+    'c4', j.c4, 'c5', j.c5, 'c6', j.c6, 'c7', j.c7, 'c8', j.c8, 'c9', j.c9, 'held', j.held,
+    'fate', j.fate, 'open', j.open, 'begin', j.begin, 'ended', j.ended, 'started', j.started,
+    'rseq', j.rseq, 'unfit', j.unfit)
+end
+
+-- A notice in the results stream: states changed without a result of their own.
+local function notice(j)
+  j.rseq = j.rseq + 1
+  redis.call('XADD', key('res', j.id), string.format('%.0f-0', j.rseq), 'x', 1)
+end
+
+-- Write the job back; end it when every task has ended and no more can come, revive it when not.
+local function settle(j)
+  local over = j.open == 0 and ended_tasks(j) == j.n
+  if over and j.ended == 0 then
+    j.ended = NOW
+    notice(j)
+    redis.call('ZREM', P .. 'active', j.id)
+    redis.call('ZADD', P .. 'ended', NOW, j.id)
+    redis.call('DEL', key('again', j.id))
+  elseif not over and j.ended ~= 0 then
+    j.ended = 0
+    redis.call('ZREM', P .. 'ended', j.id)
+    redis.call('ZADD', P .. 'active', j.id, j.id)
+  end
+  save(j)
+  enlist(j)
+end
+
+local function states_of(id, first, count)
+  local s = redis.call('GETRANGE', key('st', id), first, first + count - 1)
+  if #s < count then s = s .. string.rep('\0', count - #s) end
+  return s
+end
+
+local function push_again(id, first, count, front)
+  redis.call(front and 'LPUSH' or 'RPUSH', key('again', id), string.format('%.0f:%.0f', first, count))
+end
+
+-- Cancelled intervals past the cursor, "a-b,c-d" in order.
+local function intervals(id)
+  local list = {}
+  for a, b in string.gmatch(redis.call('HGET', key('j', id), 'cx') or '', '(%d+)-(%d+)') do
+    list[#list + 1] = {tonumber(a), tonumber(b)}
+  end
+  return list
+end
+
+-- Give the whole job one end: what waits gets `state` at once (derived from `fate`).
+local function doom(j, state)
+  local waiting = pending(j)
+  j['c' .. state] = j['c' .. state] + waiting
+  j.c2, j.c1 = j.c2 + j.c1, 0
+  j.fate, j.open, j.begin = state, 0, 0
+  redis.call('ZREM', P .. 'open', j.id)
+  redis.call('ZREM', P .. 'due', j.id)
+  notice(j)
+  return waiting
+end

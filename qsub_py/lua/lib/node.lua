@@ -1,0 +1,96 @@
+-- Nodes: lanes they can serve, what is free, orders, wake-ups.
+-- A lane is "cpus|mem|gpus|queue|python|nodelist|owner"; mem 0 is the node's share per cpu.
+local NODE = {'cpus', 'cpus_free', 'mem', 'mem_free', 'gpus_free', 'queues', 'pythons', 'name', 'state', 'gpus'}
+
+local function parse_lane(lane)
+  local part = {}
+  for word in string.gmatch(lane .. '|', '([^|]*)|') do part[#part + 1] = word end
+  return {cpus = tonumber(part[1]), mem = tonumber(part[2]), gpus = tonumber(part[3]), queue = part[4],
+    python = part[5], nodelist = part[6]}
+end
+
+local function has(list, word)
+  return string.find(',' .. list .. ',', ',' .. word .. ',', 1, true) ~= nil
+end
+
+local function load_node(uid)
+  local row = redis.call('HMGET', key('node', uid), unpack(NODE))
+  if not row[1] then return nil end
+  local gpus = {}
+  for g in string.gmatch(row[5] or '', '%d+') do gpus[#gpus + 1] = g end
+  return {uid = uid, cpus = tonumber(row[1]), cpus_free = tonumber(row[2]), mem = tonumber(row[3]),
+    mem_free = tonumber(row[4]), gpus_free = gpus, queues = row[6], pythons = row[7], name = row[8],
+    state = row[9], gpus = tonumber(row[10])}
+end
+
+local function booked_mem(need, node)
+  if need.mem > 0 then return need.mem end
+  return math.floor(node.mem / node.cpus) * need.cpus
+end
+
+-- Whether the node is of the kind that the lane asks for, however busy it is.
+local function may_serve(need, node)
+  return has(node.queues, need.queue) and (need.python == '' or has(node.pythons, need.python))
+    and (need.nodelist == '' or has(need.nodelist, node.name))
+    and need.cpus <= node.cpus and need.gpus <= node.gpus and need.mem <= node.mem
+end
+
+local function fits(need, node)
+  return need.cpus <= node.cpus_free and need.gpus <= #node.gpus_free
+    and booked_mem(need, node) <= node.mem_free and may_serve(need, node)
+end
+
+local function save_free(node)
+  redis.call('HSET', key('node', node.uid), 'cpus_free', node.cpus_free, 'mem_free', node.mem_free,
+    'gpus_free', table.concat(node.gpus_free, ','))
+end
+
+local function ping(uid)
+  redis.call('RPUSH', key('inbox', uid), 1)
+  redis.call('LTRIM', key('inbox', uid), -1, -1)
+end
+
+-- Wake as many idle nodes that fit as there are tasks; each leaves `idle` in the same breath.
+local function wake(lane, tasks)
+  local need = parse_lane(lane)
+  local idle = redis.call('ZRANGE', P .. 'idle', 0, SLICE - 1)
+  for i = 1, #idle do
+    if tasks <= 0 then return end
+    local node = load_node(idle[i])
+    if not node then redis.call('ZREM', P .. 'idle', idle[i])
+    elseif node.state == 'up' and fits(need, node) then
+      redis.call('ZREM', P .. 'idle', idle[i])
+      ping(idle[i])
+      tasks = tasks - math.floor(node.cpus_free / need.cpus)
+    end
+  end
+end
+
+local function offer(j)
+  if is_ready(j) then wake(j.lane, pending(j)) end
+end
+
+-- An order is state with a number, kept until the node says that it obeyed.
+local function order(uid, text)
+  local seq = redis.call('HINCRBY', key('node', uid), 'oseq', 1)
+  redis.call('HSET', key('orders', uid), seq, text)
+  ping(uid)
+  return seq
+end
+
+local function orders(uid)
+  return redis.call('HGETALL', key('orders', uid))
+end
+
+local function acknowledge(uid, acked)
+  for seq in string.gmatch(acked, '%d+') do redis.call('HDEL', key('orders', uid), seq) end
+end
+
+-- Why this request of an agent cannot be served, or nil: a new server (say hello), a lapsed
+-- lease or a newer connection of the same node (say hello).
+local function refusal(uid, inc, runid)
+  if meta[4] ~= runid then return 'RUNID' end
+  if redis.call('HGET', key('node', uid), 'inc') ~= inc then return 'FENCED' end
+  if not redis.call('ZSCORE', P .. 'nodes', uid) then return 'FENCED' end
+  return nil
+end

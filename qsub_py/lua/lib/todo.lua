@@ -1,0 +1,77 @@
+-- Fan-outs that one script could not finish: "verb|job|a|b|word" in `todo`, a slice a call.
+
+-- Cancel positions a..b below the cursor, at most SLICE; returns the next position.
+local function cancel_slice(j, a, b)
+  local stop = math.min(b, j.cursor - 1, a + SLICE - 1)
+  if stop < a then return a, 0, 0 end
+  local bytes, out, waiting, running = states_of(j.id, a, stop - a + 1), {}, 0, 0
+  for i = 1, #bytes do
+    local byte = string.byte(bytes, i)
+    local state = math.floor(byte / 16)
+    if state == PD then byte, waiting = CA * 16 + byte % 16, waiting + 1
+    elseif state == R then byte, running = CG * 16 + byte % 16, running + 1 end
+    out[i] = string.char(byte)
+  end
+  redis.call('SETRANGE', key('st', j.id), a, table.concat(out))
+  j.c5 = j.c5 + waiting
+  j.c1, j.c2 = j.c1 - running, j.c2 + running
+  return stop + 1, waiting, running
+end
+
+-- Tell each node that holds batches of the job; returns pairs node, sequence number.
+local function order_holders(id, text)
+  local told, holders = {}, redis.call('HKEYS', key('on', id))
+  for i = 1, math.min(#holders, SLICE) do
+    told[#told + 1] = holders[i]
+    told[#told + 1] = order(holders[i], text)
+  end
+  return told
+end
+
+local function cancel_order(j, a, b, by)
+  return cjson.encode({op = 'cancel', job = tonumber(j.id), uid = j.uid, first = a, last = b, by = by})
+end
+
+-- Put ended tasks of the states in `mask` ("|4|6|") back; returns the next position and how many.
+local function requeue_slice(j, a, b, mask)
+  local stop = math.min(b, j.cursor - 1, a + SLICE - 1)
+  if stop < a then return a, 0 end
+  local bytes, out, n = states_of(j.id, a, stop - a + 1), {}, 0
+  for i = 1, #bytes do
+    local byte = string.byte(bytes, i)
+    local state = math.floor(byte / 16)
+    if state >= 3 and string.find(mask, '|' .. state .. '|', 1, true) then
+      j['c' .. state] = j['c' .. state] - 1
+      byte, n = byte % 16, n + 1
+      push_again(j.id, a + i - 1, 1, false)
+    end
+    out[i] = string.char(byte)
+  end
+  redis.call('SETRANGE', key('st', j.id), a, table.concat(out))
+  return stop + 1, n
+end
+
+-- Do one slice of the first record; returns whether something may be left.
+local function do_todo()
+  local record = redis.call('LINDEX', P .. 'todo', 0)
+  if not record then return false end
+  local verb, id, a, b, word = string.match(record, '([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)')
+  a, b = tonumber(a), tonumber(b)
+  local j, after = load(id), nil
+  if j and verb == 'cancel' then
+    local waiting, running
+    after, waiting, running = cancel_slice(j, a, b)
+    if running > 0 then order_holders(id, cancel_order(j, a, after - 1, word)) end
+    if waiting > 0 then notice(j) end
+    settle(j)
+  elseif j and verb == 'requeue' then
+    after = requeue_slice(j, a, b, word)
+    settle(j)
+    offer(j)
+  end
+  if after and after > a and after <= math.min(b, j.cursor - 1) then
+    redis.call('LSET', P .. 'todo', 0, table.concat({verb, id, string.format('%.0f', after),
+      string.format('%.0f', b), word}, '|'))
+  else redis.call('LPOP', P .. 'todo') end
+  return true
+end

@@ -1,0 +1,361 @@
+"""The values of the batch system: jobs, tasks, attempts, nodes, and their states.
+
+Frozen data without any I/O. Words are those of CONTRIBUTING.rst; times end in `_at` (epoch
+seconds on the server's clock), durations in `_s`, sizes in `_bytes`.
+A task has a *position* (0..n-1, dense, what the store counts) and an *index* (what the
+user wrote in `--array 0,3,7-9`); `Segments` maps one to the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class State(Enum):
+    """A task's or job's state: (code in the state byte, Slurm's two letters)."""
+
+    PENDING = (0, "PD")
+    RUNNING = (1, "R")
+    COMPLETING = (2, "CG")
+    COMPLETED = (3, "CD")
+    FAILED = (4, "F")
+    CANCELLED = (5, "CA")
+    TIMEOUT = (6, "TO")
+    OUT_OF_MEMORY = (7, "OOM")
+    NODE_FAIL = (8, "NF")
+    DEP_FAILED = (9, "DF")
+    #: Never stored: a running attempt that is stopped for now, or a suspended job.
+    SUSPENDED = (10, "S")
+
+    @property
+    def code(self) -> int:
+        """The high four bits of the task's byte in the store."""
+        return self.value[0]
+
+    @property
+    def short(self) -> str:
+        """Slurm's abbreviation."""
+        return self.value[1]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a task in this state has ended."""
+        return 3 <= self.code <= 9
+
+    @classmethod
+    def from_code(cls, code: int) -> State:
+        """Return the state of a byte's high nibble; raises KeyError."""
+        return _BY_CODE[code]
+
+    @classmethod
+    def from_short(cls, short: str) -> State:
+        """Return the state with these letters; raises KeyError."""
+        return _BY_SHORT[short]
+
+
+_BY_CODE = {state.value[0]: state for state in State}
+_BY_SHORT = {state.value[1]: state for state in State}
+
+#: From the worst end to the best: the state of a job whose tasks ended differently.
+WORST_FIRST = (
+    State.FAILED,
+    State.OUT_OF_MEMORY,
+    State.TIMEOUT,
+    State.NODE_FAIL,
+    State.DEP_FAILED,
+    State.CANCELLED,
+    State.COMPLETED,
+)
+
+_ENDS = {state for state in State if state.is_terminal}
+#: What may follow what. PENDING after RUNNING: the attempt was lost, returned or is retried;
+#: PENDING after an end: the user asked for a rerun.
+TRANSITIONS: dict[State, set[State]] = {
+    State.PENDING: {State.RUNNING, State.CANCELLED, State.FAILED, State.DEP_FAILED},
+    State.RUNNING: {State.PENDING, State.COMPLETING} | _ENDS,
+    State.COMPLETING: set(_ENDS),
+    **{end: {State.PENDING} for end in _ENDS},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The task indices of a job as ranges (first, last, step), in the order written."""
+
+    parts: tuple[tuple[int, int, int], ...]
+
+    @property
+    def count(self) -> int:
+        """How many tasks there are."""
+        return sum((last - first) // step + 1 for first, last, step in self.parts)
+
+    def index(self, position: int) -> int:
+        """Return the index of the task at `position`; raises IndexError."""
+        for first, last, step in self.parts:
+            size = (last - first) // step + 1
+            if position < size:
+                return first + position * step
+            position -= size
+        raise IndexError(position)
+
+    def position(self, index: int) -> int | None:
+        """Return the position of the task called `index`, or None when there is none."""
+        before = 0
+        for first, last, step in self.parts:
+            if first <= index <= last and (index - first) % step == 0:
+                return before + (index - first) // step
+            before += (last - first) // step + 1
+        return None
+
+    def __iter__(self) -> Iterator[int]:
+        for first, last, step in self.parts:
+            yield from range(first, last + 1, step)
+
+
+ONE_TASK = Segments(((0, 0, 1),))
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """All that decides what runs; signed whole by the client, verified by the node.
+
+    `kind` is "command" (argv, or a script to spool and run with `argv` as its arguments)
+    or "call" (a pickled function, sent beside the spec and named here by its SHA-256).
+    """
+
+    kind: str
+    name: str
+    owner: str
+    #: command: the words; with a script, its arguments only.
+    argv: tuple[str, ...] = ()
+    #: The spooled text of a script (None: argv is a command line of its own).
+    script: str | None = None
+    #: The path the script was read from, "" for standard input or --wrap.
+    script_path: str = ""
+    #: call: SHA-256 (hex) of the pickled function.
+    function_sha: str = ""
+    #: call: how it is shown ("module:function").
+    function_name: str = ""
+    #: call: every task calls the function without arguments, none are stored beside the spec.
+    is_bare_call: bool = False
+    #: call: the Python minor it was pickled under ("3.11"); "" runs on any node.
+    python_minor: str = ""
+    #: The interpreter for .py scripts and calls; "" is the node's own.
+    python: str = ""
+    #: The submitter's own interpreter: used where it exists and `python` is "".
+    python_hint: str = ""
+    #: Directories put in front of sys.path for calls.
+    path: tuple[str, ...] = ()
+    cwd: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    umask: int = 0o022
+    segments: Segments = ONE_TASK
+    #: Whether the user asked for an array (a one-task array still has task ids).
+    is_array: bool = False
+    cpus: int = 1
+    #: 0: the node's share per cpu.
+    mem_bytes: int = 0
+    gpus: int = 0
+    #: 0: no limit.
+    time_s: float = 0.0
+    grace_s: float = 10.0
+    #: Output patterns; "": kept by the node only; error "": merged into output.
+    output: str = ""
+    error: str = ""
+    requeue: bool = True
+    queue: str = "main"
+    nodelist: tuple[str, ...] = ()
+    comment: str = ""
+    account: str = ""
+
+    def to_bytes(self) -> bytes:
+        """Return canonical JSON, the bytes that are signed."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode(
+            "utf-8", "surrogateescape"
+        )
+
+    def index(self, position: int) -> int:
+        """Return the index of the task at `position`; without an array they are the same."""
+        return self.segments.index(position) if self.is_array else position
+
+    def position(self, index: int) -> int | None:
+        """Return the position of the task called `index`, or None when it cannot be one."""
+        return self.segments.position(index) if self.is_array else index
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> JobSpec:
+        """Read `to_bytes` back; unknown keys (of a newer client) are refused by TypeError."""
+        raw: dict[str, Any] = json.loads(data.decode("utf-8", "surrogateescape"))
+        raw["argv"] = tuple(raw["argv"])
+        raw["nodelist"] = tuple(raw["nodelist"])
+        raw["path"] = tuple(raw["path"])
+        raw["segments"] = Segments(tuple(tuple(part) for part in raw["segments"]["parts"]))
+        return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A spec with what the store alone needs to queue it."""
+
+    spec: JobSpec
+    #: 16 hex digits made by the client; a second submit with the same token is the same job.
+    uid: str
+    token: str
+    spec_bytes: bytes
+    signature: bytes
+    #: How many tasks exist at once (an open job may start with 0).
+    count: int
+    #: The pickled function (calls), or b"".
+    function: bytes = b""
+    priority: int = 0
+    #: At most so many tasks of it run at once; 0: no limit.
+    limit: int = 0
+    is_held: bool = False
+    #: More tasks may be appended until it is closed.
+    is_open: bool = False
+    #: 0: at once.
+    begin_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Contiguous tasks of one job that a node runs one after another in one slot.
+
+    (uid, position, attempt, epoch) with the slot is the fencing token of each attempt.
+    """
+
+    slot: int
+    job: int
+    uid: str
+    first: int
+    count: int
+    attempt: int
+    epoch: int
+    cpus: int
+    mem_bytes: int
+    #: Device numbers.
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended, as the node reports it and the client reads it."""
+
+    position: int
+    state: State
+    attempt: int = 1
+    exit_code: int = 0
+    #: 0: not by a signal.
+    signal: int = 0
+    node: str = ""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    cpu_s: float = 0.0
+    max_rss_bytes: int = 0
+    #: "" unless there is something to explain ("time limit of 10 s", "cancelled by ann").
+    reason: str = ""
+    #: call: VALUE (pickle of the value), ERROR (pickle of RemoteFailure), NONE.
+    result_kind: int = 0
+    result: bytes = b""
+
+
+RESULT_NONE, RESULT_VALUE, RESULT_ERROR, RESULT_BLOB_VALUE, RESULT_BLOB_ERROR = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A job as the store has it now."""
+
+    id: int
+    uid: str
+    name: str
+    owner: str
+    queue: str
+    kind: str
+    priority: int
+    cpus: int
+    mem_bytes: int
+    gpus: int
+    time_s: float
+    submitted_at: float
+    started_at: float | None
+    ended_at: float | None
+    #: Tasks by State; the values sum to the number of tasks.
+    counts: dict[State, int]
+    limit: int
+    is_held: bool
+    is_open: bool
+    is_array: bool
+    begin_at: float
+    #: First non-zero exit code by position, None while there is none.
+    exit_code: int | None
+    #: Names of the nodes that run its tasks now.
+    nodes: tuple[str, ...]
+    #: A sentence on why it failed as a whole, or "".
+    reason: str
+    #: Node name -> why this job cannot start there.
+    unfit: dict[str, str]
+    lane: str
+
+    @property
+    def total(self) -> int:
+        """How many tasks it has."""
+        return sum(self.counts.values())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every task has ended and no more can come."""
+        return self.ended_at is not None
+
+    @property
+    def state(self) -> State:
+        """RUNNING if any task runs, else PENDING if any waits, else the worst end."""
+        for state in (State.RUNNING, State.COMPLETING, State.PENDING):
+            if self.counts.get(state):
+                return state
+        if not self.has_ended:
+            return State.PENDING
+        return next((s for s in WORST_FIRST if self.counts.get(s)), State.COMPLETED)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A task as the store has it now; times of an ended one come from its Outcome."""
+
+    job: int
+    position: int
+    index: int
+    state: State
+    attempt: int
+    node: str = ""
+    started_at: float | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A node as the store has it now."""
+
+    uid: str
+    name: str
+    host: str
+    #: "up", "draining", "lost" (its lease lapsed), "down" (stopped).
+    state: str
+    cpus: int
+    cpus_free: int
+    mem_bytes: int
+    mem_free_bytes: int
+    gpus: int
+    features: tuple[str, ...]
+    queues: tuple[str, ...]
+    pythons: tuple[str, ...]
+    running: int
+    version: str
+    lease_left_s: float
+    reason: str
+    user: str = ""
+    started_at: float = 0.0

@@ -1,0 +1,1 @@
+"""The processes of a node: the agent, the keeper and its runners."""

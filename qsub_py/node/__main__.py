@@ -1,0 +1,118 @@
+"""Run the agent of a node: `python -m qsub_py.node NODE_DIR`."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import qsub_py
+from qsub_py import config as configuration
+from qsub_py.config import Config
+from qsub_py.errors import QsubError, StoreUnavailable
+from qsub_py.node import hardware
+from qsub_py.node.agent import Agent
+from qsub_py.node.launch import agent_argv
+from qsub_py.node.settings import NodeSettings
+from qsub_py.node.waiter import Waiter
+from qsub_py.reach import endpoint
+from qsub_py.signing import Keyring
+from qsub_py.store_link import Link
+from qsub_py.store_node import NodeStore
+
+#: Shorter than the silence after which the keeper takes an agent for dead.
+_TIMEOUT_S = 4.0
+
+
+def main() -> None:
+    """Run the agent until it is told to stop."""
+    node_dir = Path(sys.argv[1])
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    lock = open(node_dir / "agent.lock", "ab")  # noqa: SIM115 - held until the process ends
+    if not _locked(lock.fileno()):
+        logging.error("another agent runs this node")
+        sys.exit(75)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # The keeper may have started us; what we start is nobody's zombie.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        _make(node_dir).run()
+    except QsubError as error:
+        (node_dir / "failed").write_text(f"{error}\n{error.hint}", "utf-8")
+        logging.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock; an agent that is being replaced has a moment to go."""
+    for _ in range(50):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.02)
+    return False
+
+
+def _make(node_dir: Path) -> Agent:
+    settings = NodeSettings.load(node_dir)
+    config = replace(configuration.load(), cluster=settings.cluster, url=settings.url)
+    configuration.load_key(settings.cluster, create=True)
+    ring = Keyring.of(configuration.load_keys(settings.cluster))
+    link, waiting = _links(config)
+    store = NodeStore(link, settings.cluster, settings.uid)
+    _link_cloudpickle(node_dir)
+    waiter = Waiter(waiting, store.keys.inbox(settings.uid))
+    return Agent(
+        node_dir, settings, store, waiter, ring, _shown(settings), (hardware.python_minor(),),
+        agent_argv(node_dir), lambda: endpoint(config),
+    )  # fmt: skip
+
+
+def _links(config: Config) -> tuple[Link, Link]:
+    """Return two connections to the server, started when it is the embedded one."""
+    while True:
+        try:
+            url, password = endpoint(config)
+            break
+        except StoreUnavailable as error:
+            logging.warning("%s", error)
+            time.sleep(2.0)
+    first, second = (Link(url, password=password, timeout_s=_TIMEOUT_S) for _ in range(2))
+    return first, second
+
+
+def _shown(settings: NodeSettings) -> dict[str, str]:
+    return {
+        "host": socket.gethostname(),
+        "user": getpass.getuser(),
+        "version": qsub_py.__version__,
+        "features": ",".join(settings.features),
+        "boot": hardware.boot_id(),
+        "pid": str(os.getpid()),
+        "started": f"{time.time():.0f}",
+    }
+
+
+def _link_cloudpickle(node_dir: Path) -> None:
+    """Lend our cloudpickle to interpreters that have none, and nothing else of ours."""
+    import cloudpickle
+
+    (node_dir / "lib").mkdir(mode=0o700, exist_ok=True)
+    target, link = Path(cloudpickle.__file__).parent, node_dir / "lib" / "cloudpickle"
+    if not link.is_symlink() or os.readlink(link) != str(target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+if __name__ == "__main__":
+    main()

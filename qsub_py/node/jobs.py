@@ -1,0 +1,276 @@
+"""The jobs a node works on: their verified specs, their files, what a batch of one needs.
+
+Everything that will be executed passes through here and is verified with the cluster's key
+before anything else is done with it. Keeper and runner trust what the agent hands them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qsub_py.errors import PayloadError, QsubError
+from qsub_py.model import Batch, JobSpec
+from qsub_py.payload import pack_chunk
+from qsub_py.signing import Keyring, verify
+from qsub_py.store_node import NodeStore
+from qsub_py.text import expand_pattern
+from qsub_py.node.settings import NodeSettings
+
+#: A batch is made as long as this many seconds of work.
+_BATCH_S = 0.05
+_MOST_TASKS = 256
+#: Variables that belong to the host and not to the submitter.
+_HOST_VARIABLES = (
+    "HOME USER LOGNAME SHELL TMPDIR LANG QSUB_STATE_DIR QSUB_URL QSUB_CLUSTER QSUB_CONFIG "
+    "XDG_CONFIG_HOME XDG_STATE_HOME XDG_CACHE_HOME XDG_RUNTIME_DIR"
+).split()
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_BARE_CALL = pack_chunk([((), {})])
+#: Runs the spooled text of a script under the name and in the place of the original.
+_RUN_SCRIPT = """\
+import os, sys
+_path, _spooled = sys.argv[1:3]
+sys.argv[:3] = [_path]
+sys.path[0] = os.path.dirname(os.path.abspath(_path)) if _path else os.getcwd()
+with open(_spooled, encoding="utf-8") as _file: _text = _file.read()
+__file__ = _path
+exec(compile(_text, _path or "<stdin>", "exec"))
+"""
+
+
+class CannotStart(QsubError):
+    """This node cannot start the job; the reason is told to the store."""
+
+
+@dataclass
+class Job:
+    """A job whose spec was verified."""
+
+    id: int
+    uid: str
+    spec: JobSpec
+    #: Where the pickled function or the script's text lies.
+    path: str = ""
+    #: How many tasks go into one batch.
+    hint: int = 1
+    #: Verified chunks of calls by first position: (count, bytes).
+    chunks: OrderedDict[int, tuple[int, bytes]] = field(default_factory=OrderedDict)
+
+    def learn(self, seconds: float, tasks: int) -> None:
+        """Fit the size of the next batches to what `tasks` tasks took: double, or shrink."""
+        fitting = int(_BATCH_S * tasks / max(seconds, 1e-6))
+        self.hint = max(1, min(fitting, 2 * self.hint, _MOST_TASKS))
+
+
+class Jobs:
+    """The jobs of a node, fetched when first met, forgotten when long unused."""
+
+    def __init__(
+        self, store: NodeStore, ring: Keyring, settings: NodeSettings, node_dir: Path
+    ) -> None:
+        self._store, self._ring, self._settings, self._dir = store, ring, settings, node_dir
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        for name in ("spool", "scratch", "out"):
+            (node_dir / name).mkdir(mode=0o700, exist_ok=True)
+
+    def known(self, uid: str) -> Job | None:
+        """Return a job that was met before."""
+        return self._jobs.get(uid)
+
+    def hints(self) -> dict[int, int]:
+        """Return job id -> tasks a batch, of the jobs met last."""
+        recent = list(self._jobs.values())[-16:]
+        return {job.id: job.hint for job in recent if job.hint > 1}
+
+    def get(self, batch: Batch) -> Job:
+        """Return the job of a batch; SignatureError, CannotStart."""
+        job = self._jobs.get(batch.uid)
+        if job is None:
+            data, signature, uid = self._store.spec(batch.job)
+            verify(self._ring, signature, "spec", self._store.cluster, uid, data)
+            if uid != batch.uid:
+                raise PayloadError(f"job {batch.job} is another one now")
+            try:
+                spec = JobSpec.from_bytes(data)
+            except (TypeError, ValueError, KeyError) as error:
+                raise CannotStart(f"its spec is of another version of qsub_py ({error})") from error
+            job = Job(batch.job, uid, spec)
+            job.path = self._spool(job)
+            self._jobs[uid] = job
+            while len(self._jobs) > 256:
+                self._drop(next(iter(self._jobs)))
+        self._jobs.move_to_end(batch.uid)
+        return job
+
+    def _drop(self, uid: str) -> None:
+        self._jobs.pop(uid)
+
+    def _spool(self, job: Job) -> str:
+        if job.spec.kind == "call":
+            path = self._dir / "spool" / f"{job.spec.function_sha}.fn"
+            if not path.exists():
+                data = self._store.function(job.id)
+                if hashlib.sha256(data).hexdigest() != job.spec.function_sha:
+                    raise PayloadError("the function is not the one that was signed")
+                _write(path, data)
+            return str(path)
+        if job.spec.script is not None:
+            path = self._dir / "spool" / f"{job.uid}.script"
+            if not path.exists():
+                _write(path, job.spec.script.encode("utf-8", "surrogateescape"))
+            return str(path)
+        return ""
+
+    # -- what the keeper is told -----------------------------------------------------------
+
+    def run_frame(self, batch: Batch) -> tuple[dict[str, Any], bytes]:
+        """Return the keeper's `run` order for a batch, and its body; SignatureError, CannotStart."""
+        job = self.get(batch)
+        header: dict[str, Any] = {
+            "op": "run",
+            "slot": batch.slot,
+            "batch": {"job": batch.job, "uid": batch.uid, "first": batch.first,
+                      "count": batch.count, "attempt": batch.attempt, "epoch": batch.epoch},
+            "kind": job.spec.kind,
+        }  # fmt: skip
+        common = self._common(job, batch)
+        body = b""
+        if job.spec.kind == "call":
+            common |= {"fn_key": job.spec.function_sha, "fn_path": job.path,
+                       "python": self._python(job.spec), "path": list(job.spec.path),
+                       "fallback_path": [str(self._dir / "lib")]}  # fmt: skip
+            header["tasks"], header["chunks"], body = self._calls(job, batch)
+        else:
+            common["argv"] = self._argv(job)
+            header["tasks"] = [self._task(job, batch, at) for at in range(batch.count)]
+        header["common"] = common
+        return header, body
+
+    def _common(self, job: Job, batch: Batch) -> dict[str, Any]:
+        spec = job.spec
+        env = {name: os.environ[name] for name in _HOST_VARIABLES if name in os.environ}
+        env |= dict.fromkeys(_THREADS, str(spec.cpus))
+        env |= spec.env
+        env.setdefault("PATH", os.environ.get("PATH", os.defpath))
+        parts = spec.segments.parts
+        env |= {
+            "QSUB_JOB_ID": str(job.id),
+            "QSUB_JOB_NAME": spec.name,
+            "QSUB_TASK_COUNT": str(spec.segments.count),
+            "QSUB_TASK_MIN": str(min(part[0] for part in parts)),
+            "QSUB_TASK_MAX": str(max(part[1] for part in parts)),
+            "QSUB_TASK_STEP": str(parts[0][2]),
+            "QSUB_ATTEMPT": str(batch.attempt),
+            "QSUB_NODE": self._settings.name,
+            "QSUB_CPUS": str(spec.cpus),
+            "QSUB_GPUS": str(spec.gpus),
+            "QSUB_SUBMIT_DIR": spec.cwd,
+            "QSUB_SCRIPT": spec.script_path,
+            "QSUB_PARAMS": "{}",
+            "CUDA_VISIBLE_DEVICES": ",".join(map(str, batch.gpus)),
+        }
+        return {"env": env, "cwd": spec.cwd or env.get("HOME", "/"), "umask": spec.umask,
+                "limit_s": spec.time_s, "grace_s": spec.grace_s, "requeue": spec.requeue}  # fmt: skip
+
+    def _task(self, job: Job, batch: Batch, at: int) -> dict[str, Any]:
+        position = batch.first + at
+        index = job.spec.index(position)
+        scratch = self._dir / "scratch" / f"{job.uid}.{position}.{batch.attempt}"
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        task = {"pos": position, "env": {"QSUB_TASK_ID": str(index), "QSUB_SCRATCH": str(scratch)}}
+        return task | output_files(job, position, self._settings.name)
+
+    def _python(self, spec: JobSpec) -> str:
+        if spec.python:
+            return spec.python
+        return spec.python_hint if os.access(spec.python_hint, os.X_OK) else sys.executable
+
+    def _argv(self, job: Job) -> list[str]:
+        spec = job.spec
+        if spec.script is None:
+            return list(spec.argv)
+        if spec.script_path.endswith(".py"):
+            head = [self._python(spec), "-c", _RUN_SCRIPT, spec.script_path, job.path]
+        else:
+            head = [*_interpreter(spec.script), job.path]
+        return [*head, *spec.argv]
+
+    def _calls(self, job: Job, batch: Batch) -> tuple[Any, list[tuple[int, int]], bytes]:
+        if job.spec.is_bare_call:
+            bare = [self._call_task(job, batch.first + at, 0, 0) for at in range(batch.count)]
+            return bare, [(0, len(_BARE_CALL))], _BARE_CALL
+        tasks: Any
+        chunks, where, body, at = [], [], [], batch.first
+        while at < batch.first + batch.count:
+            first, count, data = self._chunk(job, at)
+            offset = sum(map(len, body))
+            chunks.append((offset, len(data)))
+            body.append(data)
+            stop = min(first + count, batch.first + batch.count)
+            where.append((at, stop - at, at - first))
+            at = stop
+        parts = job.spec.segments.parts
+        compact = len(chunks) == 1 and not job.spec.output and len(parts) == 1
+        if compact:
+            first, count, offset = where[0]
+            tasks = {"first": first, "count": count, "chunk": 0, "at": offset,
+                          "index_first": job.spec.index(first), "index_step": parts[0][2]}  # fmt: skip
+        else:
+            tasks = [
+                self._call_task(job, position, number, offset + position - first)
+                for number, (first, count, offset) in enumerate(where)
+                for position in range(first, first + count)
+            ]
+        return tasks, chunks, b"".join(body)
+
+    def _call_task(self, job: Job, position: int, chunk: int, at: int) -> dict[str, Any]:
+        index = job.spec.index(position)
+        return {"pos": position, "index": index, "env": {}, "chunk": chunk, "at": at,
+                **output_files(job, position, self._settings.name)}  # fmt: skip
+
+    def _chunk(self, job: Job, position: int) -> tuple[int, int, bytes]:
+        for first, (count, data) in reversed(job.chunks.items()):
+            if first <= position < first + count:
+                return first, count, data
+        first, count, data, signature = self._store.chunk(job.id, position)
+        verify(self._ring, signature, "args", self._store.cluster, job.uid,
+               b"%d" % first, b"%d" % count, data)  # fmt: skip
+        if not first <= position < first + count:
+            raise PayloadError(f"the arguments of task {position} are missing")
+        job.chunks[first] = (count, data)
+        while len(job.chunks) > 8:
+            job.chunks.popitem(last=False)
+        return first, count, data
+
+
+def output_files(job: Job, position: int, node: str) -> dict[str, str]:
+    """Return the files ("out", "err") that the user asked for, by absolute path."""
+    spec, files = job.spec, {}
+    for name, pattern in (("out", spec.output), ("err", spec.error)):
+        if pattern:
+            path = expand_pattern(
+                pattern, job=job.id, index=spec.index(position), name=spec.name, user=spec.owner,
+                node=node, is_array=spec.is_array,
+            )  # fmt: skip
+            files[name] = os.path.join(spec.cwd, path)
+    return files
+
+
+def _interpreter(script: str) -> list[str]:
+    """Return the words that run a script: its `#!` line as the kernel reads it, else /bin/sh."""
+    line = script.split("\n", 1)[0]
+    if not line.startswith("#!") or not line[2:].strip():
+        return ["/bin/sh"]
+    return line[2:].strip().split(None, 1)
+
+
+def _write(path: Path, data: bytes) -> None:
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_bytes(data)
+    os.replace(new, path)

@@ -1,0 +1,85 @@
+"""Live logs: sends what a task prints to a stream in the server while somebody follows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qsub_py.node.jobs import Job, output_files
+from qsub_py.store_node import NodeStore
+
+_TURN_S = 0.2
+_PIECE_BYTES = 256 * 1024
+_PIECES_A_TURN = 16
+
+
+@dataclass
+class _Follower:
+    uid: str
+    position: int
+    path: Path | None
+    offset: int = 0
+
+
+class LiveLogs:
+    """The followed outputs of a node."""
+
+    def __init__(self, store: NodeStore, node_dir: Path, node_name: str) -> None:
+        self._store, self._dir, self._name = store, node_dir, node_name
+        self._followers: dict[str, _Follower] = {}
+        self._next = 0.0
+
+    def follow(self, name: str, uid: str, position: int, job: Job | None) -> None:
+        """Send a task's output to the live log `name`, from its start."""
+        if name not in self._followers:
+            path = self._find(uid, position, job)
+            self._followers[name] = _Follower(uid, position, path)
+            self._next = 0.0
+
+    def pause_s(self) -> float:
+        """Return how long the loop may sleep for our sake."""
+        return max(0.0, self._next - time.monotonic()) if self._followers else 3600.0
+
+    def turn(self, is_open: Callable[[str, int], bool]) -> None:
+        """Send what is new; drop followers whose task ended or whom nobody listens to."""
+        if self.pause_s() > 0:
+            return
+        self._next = time.monotonic() + _TURN_S
+        for name, follower in list(self._followers.items()):
+            # Asked before reading: what is printed before the end is read after it.
+            is_running = is_open(follower.uid, follower.position)
+            is_dry = self._send(name, follower)
+            if is_dry and not is_running:
+                self._store.write_log(name, {"d": b"", "end": 1})
+                del self._followers[name]
+            elif not self._store.log_wanted(name):
+                del self._followers[name]
+
+    def _send(self, name: str, follower: _Follower) -> bool:
+        """Send up to a few pieces; return whether all was sent."""
+        if follower.path is None:
+            follower.path = self._find(follower.uid, follower.position, None)
+        if follower.path is None:
+            return True
+        try:
+            with open(follower.path, "rb") as file:
+                file.seek(follower.offset)
+                for _ in range(_PIECES_A_TURN):
+                    piece = file.read(_PIECE_BYTES)
+                    if not piece:
+                        return True
+                    self._store.write_log(name, {"d": piece})
+                    follower.offset += len(piece)
+        except OSError:
+            return True
+        return False
+
+    def _find(self, uid: str, position: int, job: Job | None) -> Path | None:
+        if job and job.spec.output:
+            return Path(output_files(job, position, self._name)["out"])
+        found = sorted(
+            (self._dir / "out").glob(f"{uid}.{position}.*.out"), key=lambda p: p.stat().st_mtime
+        )
+        return found[-1] if found else None

@@ -1,0 +1,193 @@
+"""What has ended and must reach the server: built, sent, kept until it is surely stored.
+
+An entry stays until some seconds after the server took it (by then it is on the server's
+disk); in a recovery every entry that is still here is sent again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, Batch, State
+from qsub_py.outcomes import Columns, pack_columns
+from qsub_py.signing import Keyring, sign
+from qsub_py.store import INLINE_BYTES
+from qsub_py.store_node import LOST, RETURNED, NodeStore, Report
+from qsub_py.node.wire import Item
+
+#: How long the server is given to bring what it took to its disk.
+SETTLE_S = 3.0
+_TAIL_BYTES = 4096
+_FAILED_TAIL_BYTES = 16384
+#: At most so many tasks in one report to the server (a script handles 256 items at once).
+_TASKS_A_TRIP = 512
+
+
+@dataclass
+class Entry:
+    """Ends (or returns) of tasks of one batch."""
+
+    batch: Batch
+    #: (item, its result's bytes); empty when tasks are returned.
+    items: Sequence[tuple[Item, bytes]] = ()
+    #: Positions that never began.
+    returned: Sequence[int] = ()
+    #: Why this node cannot start the job at all, "" when it can.
+    unfit: str = ""
+    #: The keeper's number of the frame, to be forgotten at the end.
+    seq: int = 0
+    #: Monotonic time at which the server took it; None: not yet.
+    sent_at: float | None = None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it speaks of."""
+        return len(self.items) + len(self.returned)
+
+    def codes(self) -> bytes:
+        """Return a byte for each task of the batch: 0 where it says nothing."""
+        codes = bytearray(self.batch.count)
+        for position in self.returned:
+            codes[position - self.batch.first] = RETURNED
+        for item, _ in self.items:
+            codes[item.pos - self.batch.first] = _CODE[item.state]
+        return bytes(codes)
+
+
+_CODE = {state.name: state.code for state in State} | {"LOST": LOST}
+_STORED_CODE = _CODE | {"LOST": State.NODE_FAIL.code}
+
+
+class Outbox:
+    """The entries of a node, oldest first."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Keep an entry until it is stored."""
+        self._entries.append(entry)
+
+    def unsent(self) -> list[Entry]:
+        """Return the next entries to send in one trip."""
+        chosen, tasks = [], 0
+        for entry in self._entries:
+            if entry.sent_at is None:
+                if tasks and tasks + entry.tasks > _TASKS_A_TRIP:
+                    break
+                chosen.append(entry)
+                tasks += entry.tasks
+        return chosen
+
+    def has_unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return any(entry.sent_at is None for entry in self._entries)
+
+    def positions(self, slot: int) -> set[int]:
+        """Return the positions of a slot that entries speak of."""
+        found: set[int] = set()
+        for entry in self._entries:
+            if entry.batch.slot == slot:
+                found.update(entry.returned, (item.pos for item, _ in entry.items))
+        return found
+
+    def seqs(self) -> set[int]:
+        """Return the keeper's numbers of all entries."""
+        return {entry.seq for entry in self._entries if entry.seq}
+
+    def batches(self) -> list[Batch]:
+        """Return the batches that entries speak of, each once."""
+        return list({entry.batch.slot: entry.batch for entry in self._entries}.values())
+
+    def unsend(self) -> None:
+        """Send all again: the server may have lost what it took."""
+        for entry in self._entries:
+            entry.sent_at = None
+
+    def settled(self, now: float) -> list[int]:
+        """Drop what was stored long enough ago; return the keeper's numbers to forget."""
+        old = [e for e in self._entries if e.sent_at is not None and e.sent_at < now - SETTLE_S]
+        if old:
+            gone = {id(entry) for entry in old}
+            self._entries = [entry for entry in self._entries if id(entry) not in gone]
+        return [entry.seq for entry in old if entry.seq]
+
+
+class ReportMaker:
+    """Turns entries into signed reports."""
+
+    def __init__(self, store: NodeStore, ring: Keyring, node_name: str) -> None:
+        self._store, self._ring, self._name = store, ring, node_name
+        #: Server's epoch seconds minus CLOCK_BOOTTIME.
+        self.offset_s = 0.0
+
+    def report(self, entry: Entry) -> Report:
+        """Build the report of an entry; large results go to the server as blobs first."""
+        if not entry.items:
+            return Report(entry.batch, entry.codes())
+        blobs: list[str] = []
+        data = pack_columns(self._columns(entry, blobs))
+        signature = sign(self._ring.current, "result", self._store.cluster, entry.batch.uid, data)
+        return Report(entry.batch, entry.codes(), data, signature, _bad_exit(entry.items),
+                      tuple(blobs), tuple(_tails(entry.items)))  # fmt: skip
+
+    def _columns(self, entry: Entry, blobs: list[str]) -> Columns:
+        items = [item for item, _ in entry.items]
+        kinds, results = [], []
+        for item, result in entry.items:
+            kind, result = self._stored(item, result, blobs)
+            kinds.append(kind)
+            results.append(result)
+        n, off = len(items), self.offset_s
+        return Columns(
+            [i.pos for i in items], [_STORED_CODE[i.state] for i in items],
+            [entry.batch.attempt] * n, [i.exit for i in items], [i.signal for i in items],
+            [self._name] * n, [i.start + off if i.start else 0.0 for i in items],
+            [i.end + off if i.end else 0.0 for i in items], [i.cpu for i in items],
+            [i.rss for i in items], [i.why for i in items], kinds, results,
+        )  # fmt: skip
+
+    def _stored(self, item: Item, result: bytes, blobs: list[str]) -> tuple[int, bytes]:
+        if item.file:
+            with open(item.file, "rb") as file:
+                result = file.read()
+        if len(result) <= INLINE_BYTES:
+            return item.kind, result
+        reference = self._store.put_result(result)
+        blobs.append(reference[:16].decode())
+        return (RESULT_BLOB_VALUE if item.kind == 1 else RESULT_BLOB_ERROR), reference
+
+
+def _bad_exit(items: Iterable[tuple[Item, bytes]]) -> tuple[int, int] | None:
+    bad = [(item.pos, exit_code(item)) for item, _ in items if item.state != "COMPLETED"]
+    return min(bad) if bad else None
+
+
+def exit_code(item: Item) -> int:
+    """Return the exit code a shell would show for this end."""
+    by_state = {"TIMEOUT": 124, "OUT_OF_MEMORY": 137}
+    return by_state.get(item.state) or (128 + item.signal if item.signal else item.exit or 1)
+
+
+def _tails(items: Iterable[tuple[Item, bytes]]) -> list[tuple[int, bytes]]:
+    found = []
+    for item, _ in items:
+        if item.out and item.out_size:
+            most = _TAIL_BYTES if item.state == "COMPLETED" else _FAILED_TAIL_BYTES
+            tail = _read_tail(item, most)
+            if tail:
+                found.append((item.pos, tail))
+    return found
+
+
+def _read_tail(item: Item, most: int) -> bytes:
+    try:
+        with open(item.out, "rb") as file:
+            start, size = item.out_at or (0, os.fstat(file.fileno()).st_size)
+            skip = max(0, size - most)
+            file.seek(start + skip)
+            return file.read(min(size, most))
+    except OSError:
+        return b""

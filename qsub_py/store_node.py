@@ -1,0 +1,241 @@
+"""The store as a node's agent sees it: join, claim, report, renew.
+
+The agent is its one user and calls it from one thread. A lost connection is an error
+(StoreUnavailable); `Refused` says that a hello and a reconcile must come before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from qsub_py.errors import QsubError, StoreError
+from qsub_py.model import Batch
+from qsub_py.store import StoreCore, _s
+from qsub_py.store_link import Argument, Link
+
+#: The codes of a report beside the ends of model.State.
+LOST, RETURNED = 15, 14
+
+
+class Refused(QsubError):
+    """The server does not take this agent's word now: RUNID, FENCED (say hello), or NAME."""
+
+    def __init__(self, word: str, detail: str = "") -> None:
+        text = "another live node has this name" if word == "NAME" else f"say hello first ({word})"
+        super().__init__(text, hint="choose another --name")
+        self.word = word
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The answer to a hello."""
+
+    incarnation: int
+    epoch: int
+    now_at: float
+    lease_s: float
+    is_recovering: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim."""
+
+    now_at: float
+    #: Every lane was looked at: the node is among the idle, which are woken.
+    is_all: bool
+    #: A recovery is going on; nothing is given out.
+    must_wait: bool
+    #: 0: nothing is due.
+    next_due_at: float
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Ends of tasks of one batch. `codes`: a byte a task, 0 not now, LOST, RETURNED or a state."""
+
+    batch: Batch
+    codes: bytes
+    data: bytes = b""
+    signature: bytes = b""
+    #: (position, exit code) of the lowest position that did not exit with 0.
+    bad_exit: tuple[int, int] | None = None
+    blobs: tuple[str, ...] = ()
+    #: position -> last bytes of output.
+    tails: tuple[tuple[int, bytes], ...] = ()
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Return its group of arguments of finish.lua."""
+        b = self.batch
+        bad = f"{self.bad_exit[0]}:{self.bad_exit[1]}" if self.bad_exit else ""
+        index = ",".join(f"{position}:{len(tail)}" for position, tail in self.tails)
+        tails = b"".join(tail for _, tail in self.tails)
+        return (b.job, b.uid, b.slot, b.epoch, b.attempt, self.codes, self.data, self.signature,
+                bad, ",".join(self.blobs), index, tails)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Something the node must do; obeyed twice is the same as once."""
+
+    seq: int
+    text: str
+
+
+class NodeStore(StoreCore):
+    """The store of one cluster, for the agent of node `uid`."""
+
+    def __init__(self, link: Link, cluster: str, uid: str) -> None:
+        super().__init__(link, cluster)
+        self.uid = uid
+        self._incarnation = 0
+        self._run_id = ""
+        self._request = 0
+
+    def hello(
+        self,
+        name: str,
+        *,
+        cpus: int,
+        mem_bytes: int,
+        gpus: int,
+        queues: Sequence[str],
+        pythons: Sequence[str],
+        shown: dict[str, str],
+    ) -> Welcome:
+        """Join under this connection; everything asked on an older one is refused from now on."""
+        self.link.open()
+        self._run_id = self.link.run_id
+        self._request = 0
+        pairs = [word for pair in shown.items() for word in pair]
+        reply = self._call(
+            "hello", self.uid, self._run_id, self._request, name, cpus, mem_bytes, gpus,
+            ",".join(queues), ",".join(pythons), *pairs,
+        )  # fmt: skip
+        if reply[0] == b"name":
+            raise Refused("NAME", _s(reply[1]))
+        self._incarnation = int(reply[1])
+        return Welcome(
+            int(reply[1]), int(reply[2]), int(reply[3]) / 1000, int(reply[4]) / 1000, bool(reply[5])
+        )
+
+    def _me(self) -> tuple[Argument, Argument, Argument]:
+        if self.link.run_id != self._run_id or not self._run_id:
+            raise Refused("RUNID")
+        return self.uid, self._incarnation, self._run_id
+
+    def slots(self) -> list[Batch]:
+        """Return the batches that the store thinks this node holds."""
+        rows = self.link.command("HGETALL", f"{self.keys.prefix}slots:{self.uid}")
+        found = []
+        for slot, text in zip(rows[::2], rows[1::2], strict=True):
+            part = _s(text).split("|")
+            uid = self.link.command("HGET", self.keys.job(int(part[0])), "uid")
+            found.append(
+                Batch(int(slot), int(part[0]), _s(uid or b""), int(part[1]), int(part[2]),
+                      int(part[3]), int(part[4]), int(part[6]), int(part[7]),
+                      tuple(int(g) for g in part[8].split(",") if g))
+            )  # fmt: skip
+        return found
+
+    def reconcile(self, batches: Sequence[Batch]) -> dict[int, bytes]:
+        """Compare what the node holds; returns slot -> mask, b"1" where a task is still its own."""
+        masks: dict[int, bytes] = {}
+        slots = ",".join(str(b.slot) for b in batches)
+        pages = [batches[at : at + 64] for at in range(0, len(batches), 64)] or [[]]
+        for number, page in enumerate(pages, 1):
+            words: list[Argument] = []
+            for b in page:
+                words += [b.slot, b.job, b.uid, b.first, b.count, f"{b.attempt}:{b.epoch}"]
+            last = int(number == len(pages))
+            reply = _accepted(self._call("reconcile", *self._me(), last, slots, *words))
+            masks |= {b.slot: mask for b, mask in zip(page, reply[1:], strict=True)}
+        return masks
+
+    def report_and_claim(
+        self, reports: Sequence[Report], most: int, hints: dict[int, int]
+    ) -> tuple[list[int], Claim | None]:
+        """Report ends, then claim up to `most` batches (0: do not), in one round trip.
+
+        Returns how many tasks of each report were accepted, and the claim. When the reply was
+        lost the same call may be made again: `Claim` gives the same batches.
+        """
+        me, key = self._me(), self.keys.meta
+        requests: list[tuple[Argument, ...]] = []
+        if reports:
+            words = [word for report in reports for word in report.arguments()]
+            requests.append(("finish", key, *me, *words))
+        if most > 0:
+            self._request += 1
+            text = ",".join(f"{job}:{tasks}" for job, tasks in hints.items())
+            requests.append(("claim", key, *me, self._request, most, text))
+        replies = self.link.calls(requests) if requests else []
+        accepted = [int(n) for n in _accepted(replies[0])[1:]] if reports else []
+        return accepted, _claim(replies[-1]) if most > 0 else None
+
+    def give_back(self, batch: Batch, codes: bytes, reason: str) -> int:
+        """Return tasks that this node cannot start, and say why; returns how many it was."""
+        reply = self._call(
+            "giveback", *self._me(), batch.job, batch.uid, batch.slot, batch.epoch, batch.attempt,
+            codes, reason,
+        )  # fmt: skip
+        return int(_accepted(reply)[1])
+
+    def renew(self, acknowledged: Iterable[int]) -> tuple[float, list[Order]]:
+        """Renew the lease; returns the server's time and the standing orders."""
+        reply = _accepted(self._call("renew", *self._me(), ",".join(map(str, acknowledged))))
+        orders = [Order(int(s), _s(t)) for s, t in zip(reply[2::2], reply[3::2], strict=True)]
+        return int(reply[1]) / 1000, sorted(orders, key=lambda order: order.seq)
+
+    def housekeep(self) -> float:
+        """Sweep lapsed nodes, promote due jobs; returns when the next is due (0: nothing)."""
+        while self._call("sweep")[0]:
+            pass
+        while True:
+            promoted, next_due = self._call("promote")
+            if int(promoted) < 256:
+                return int(next_due) / 1000
+
+    def bye(self) -> None:
+        """Leave for good."""
+        _accepted(self._call("bye", *self._me()))
+
+    def log_wanted(self, name: str) -> bool:
+        """Whether somebody still follows this live log."""
+        return bool(self.link.command("EXISTS", self.keys.log(name) + ":wanted"))
+
+    def write_log(self, name: str, fields: dict[str, Argument]) -> None:
+        """Append a piece to a live log, which vanishes a minute after the last."""
+        key = self.keys.log(name)
+        words = [word for pair in fields.items() for word in pair]
+        self.link.pipeline([("XADD", key, "*", *words), ("PEXPIRE", key, 60_000)])
+
+
+def _accepted(reply: list[bytes]) -> list[bytes]:
+    if reply[0] in (b"RUNID", b"FENCED"):
+        raise Refused(_s(reply[0]))
+    return reply
+
+
+def _claim(reply: list[bytes]) -> Claim:
+    _accepted(reply)
+    now_at = int(reply[1]) / 1000
+    if reply[0] == b"wait":
+        return Claim(now_at, True, True, 0.0, ())
+    if reply[0] != b"ok":
+        raise StoreError(f"claim answered {reply[0]!r}")
+    batches = tuple(_batch(row) for row in reply[4:])
+    return Claim(now_at, bool(reply[2]), False, int(reply[3]) / 1000, batches)
+
+
+def _batch(row: object) -> Batch:
+    assert isinstance(row, list)
+    slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus = row
+    return Batch(
+        slot=int(slot), job=int(job), uid=_s(uid), first=int(first), count=int(count),
+        attempt=int(attempt), epoch=int(epoch), cpus=int(cpus), mem_bytes=int(float(mem)),
+        gpus=tuple(int(g) for g in _s(gpus).split(",") if g),
+    )  # fmt: skip
