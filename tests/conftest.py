@@ -1,0 +1,41 @@
+"""What every test may use: a home of its own, one real server, a cluster name of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qsub_py import server
+
+_names = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def isolated_env(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test an empty home directory; nothing of the developer's is read or written."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("QSUB_", "XDG_", "SLURM_", "PBS_", "SGE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[server.Endpoint]:
+    """Return the embedded server of this test run; its tests keep apart by `prefix`."""
+    with tempfile.TemporaryDirectory(prefix="qsub-tests-") as directory:
+        path = Path(directory) / "server"
+        yield server.ensure(path, maxmemory_bytes=2**30)
+        server.stop(path)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Return a cluster name that no other test uses."""
+    return f"test{os.getpid()}.{next(_names)}"
