@@ -1,0 +1,62 @@
+"""What `qsub --dry-run` says: the job as it would be submitted."""
+
+from __future__ import annotations
+
+import shlex
+
+from qsub_py.cli.spec import Draft
+from qsub_py.model import JobSpec
+from qsub_py.text import safe
+from qsub_py.units import format_array, format_duration, format_size
+
+
+def describe(draft: Draft) -> str:
+    """Return the job as lines of `name  value`, safe for a terminal."""
+    spec = draft.spec
+    rows = [
+        ("would submit", spec.name),
+        ("runs", _runs(spec)),
+        ("tasks", _tasks(draft)),
+        ("needs", _needs(spec)),
+        ("directory", spec.cwd),
+        ("output", spec.output or "kept by the node (qlog)"),
+        ("error", spec.error or "with the output"),
+        ("environment", f"{len(spec.env)} variables"),
+        ("starts", _starts(draft)),
+        ("queue", spec.queue),
+    ]
+    rows += [("nodes", ", ".join(spec.nodelist))] if spec.nodelist else []
+    rows += [("note", note) for note in draft.notes]
+    return "\n".join(f"{name:<13}{safe(value)}" for name, value in rows)
+
+
+def _runs(spec: JobSpec) -> str:
+    python = spec.python or spec.python_hint
+    if spec.kind == "call":
+        return f"{spec.function_name} under {python}"
+    if spec.script is None:
+        return shlex.join(spec.argv)
+    if spec.script_path.endswith(".py"):
+        return shlex.join([python, spec.script_path, *spec.argv])
+    line = spec.script.partition("\n")[0]
+    interpreter = line[2:].strip() if line.startswith("#!") else "/bin/sh"
+    return f"{interpreter} {shlex.join([spec.script_path or '(the script)', *spec.argv])}"
+
+
+def _tasks(draft: Draft) -> str:
+    spec = draft.spec
+    if not spec.is_array:
+        return "1"
+    return f"{spec.segments.count} ({format_array(spec.segments, draft.limit, width=60)})"
+
+
+def _needs(spec: JobSpec) -> str:
+    memory = format_size(spec.mem_bytes) if spec.mem_bytes else "the node's share"
+    limit = format_duration(spec.time_s) if spec.time_s else "none"
+    return f"cpus {spec.cpus}, memory {memory}, gpus {spec.gpus}, time limit {limit}"
+
+
+def _starts(draft: Draft) -> str:
+    if draft.is_held:
+        return "when released (qrls)"
+    return f"no earlier than {draft.begin}" if draft.begin else "as soon as a node is free"

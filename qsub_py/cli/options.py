@@ -1,0 +1,170 @@
+"""The options of qsub, in the sections of its help; values are text, `spec.py` reads them.
+
+One frozen `Request` holds what was asked for, merged from the command line and a script's
+`#QSUB` lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from qsub_py.cli.words import Option
+
+
+class SectionOption(click.Option):
+    """An option that says under which heading of the help it stands."""
+
+    def __init__(self, *args: Any, section: str = "Other", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, as text; None (or an empty tuple) where nothing was said."""
+
+    name: str | None = None
+    comment: str | None = None
+    account: str | None = None
+    cpus: str | None = None
+    mem: str | None = None
+    mem_per_cpu: str | None = None
+    gpus: str | None = None
+    gres: str | None = None
+    time: str | None = None
+    array: str | None = None
+    begin: str | None = None
+    hold: bool | None = None
+    priority: str | None = None
+    queue: str | None = None
+    nodelist: tuple[str, ...] = ()
+    requeue: bool | None = None
+    grace: str | None = None
+    chdir: str | None = None
+    output: str | None = None
+    error: str | None = None
+    export: tuple[str, ...] = ()
+    python: str | None = None
+    env: str | None = None
+    wrap: str | None = None
+    wait: bool | None = None
+    follow: bool | None = None
+    dry_run: bool | None = None
+    key: str | None = None
+
+    def over(self, weaker: Request) -> Request:
+        """Return this request, completed from `weaker` where it says nothing."""
+        return Request(**{
+            name: getattr(self, name) if _is_said(getattr(self, name)) else getattr(weaker, name)
+            for name in self.__dataclass_fields__
+        })  # fmt: skip
+
+
+def _is_said(value: object) -> bool:
+    return value is not None and value != ()
+
+
+def _value(section: str, *names: str, metavar: str, help: str, **kwargs: Any) -> SectionOption:
+    return SectionOption(list(names), section=section, metavar=metavar, help=help, **kwargs)
+
+
+def _flag(section: str, *names: str, help: str) -> SectionOption:
+    return SectionOption(list(names), section=section, is_flag=True, default=None, help=help)
+
+
+def make_options() -> list[click.Parameter]:
+    """Return qsub's options, in the order of the help."""
+    return [*_naming(), *_resources(), *_scheduling(), *_surroundings(), *_waiting()]
+
+
+def _naming() -> list[click.Parameter]:
+    at = "Job"
+    return [
+        _value(at, "--name", "-J", "-N", "--job-name", metavar="NAME",
+               help="Name of the job (default: of the script, command or function)."),
+        _value(at, "--wrap", metavar="LINE", help="Run this shell line as the script."),
+        _value(at, "--comment", metavar="TEXT", help="A remark, kept with the job."),
+        _value(at, "--account", "-A", metavar="NAME", help="An account, kept with the job."),
+        _value(at, "--key", metavar="KEY",
+               help="Submit once: a second qsub with this key prints the first one's id."),
+    ]  # fmt: skip
+
+
+def _resources() -> list[click.Parameter]:
+    at = "Resources of each task"
+    return [
+        _value(at, "--cpus", "-c", "--cpus-per-task", metavar="N", help="Processors (1)."),
+        _value(at, "--mem", metavar="SIZE",
+               help="Memory: 500M, 4G; a bare number is MB (the node's share per cpu)."),
+        _value(at, "--mem-per-cpu", metavar="SIZE", help="Memory for each cpu."),
+        _value(at, "--gpus", "-G", metavar="N", help="GPUs (0)."),
+        _value(at, "--gres", metavar="gpu:N", help="The same in Slurm's words."),
+        _value(at, "--time", "-t", metavar="LIMIT",
+               help="Time limit: 90s, 30m, 2h, 1-12:00:00; a bare number is minutes (none)."),
+    ]  # fmt: skip
+
+
+def _scheduling() -> list[click.Parameter]:
+    at = "Array, place and order"
+    return [
+        _value(at, "--array", "-a", metavar="SET",
+               help="One task for each number: 1-100, 0,3,7-9, 1-100:2; %8 runs 8 at once."),
+        _value(at, "--begin", "-b", metavar="WHEN",
+               help="Start no earlier: 16:00, tomorrow, now+1hour, 2027-01-20T12:34:00."),
+        _flag(at, "--hold", "-H", help="Submit, but do not start before qrls."),
+        _value(at, "--priority", metavar="N", help="Higher starts earlier (0)."),
+        _value(at, "--queue", "-q", "-p", "--partition", metavar="NAME", help="Queue (main)."),
+        _value(at, "--nodelist", "-w", metavar="NODE,...", multiple=True,
+               help="Run only on these nodes."),
+        SectionOption(["--requeue/--no-requeue"], section=at, default=None,
+                      help="Whether a task runs again when its node is lost (yes)."),
+    ]  # fmt: skip
+
+
+def _surroundings() -> list[click.Parameter]:
+    at = "Surroundings"
+    return [
+        _value(at, "--chdir", "-D", metavar="DIR", help="Run here (where qsub was run)."),
+        _value(at, "--output", "-o", metavar="FILE",
+               help="Where output goes (kept by the node: see qlog); %j job, %a task, %x name."),
+        _value(at, "--error", "-e", metavar="FILE", help="Where errors go (to the output)."),
+        _value(at, "--export", metavar="VARS", multiple=True,
+               help="Environment: ALL, NONE, A,B=1 or ALL,-TOKEN (ALL)."),
+        _value(at, "--python", metavar="PYTHON", help="Interpreter for .py scripts and functions."),
+        _value(at, "--env", metavar="DIR|conda:NAME", help="Virtual or conda environment."),
+        _value(at, "--grace", metavar="TIME",
+               help="Time between the request to end and the kill (10s)."),
+    ]  # fmt: skip
+
+
+def _waiting() -> list[click.Parameter]:
+    at = "Waiting"
+    return [
+        _flag(at, "--wait", "-W", help="Return when the job ends, with its exit code."),
+        _flag(at, "--follow", "-f", help="Print the job's output while it runs."),
+        _flag(at, "--dry-run", "--test-only", help="Check everything, say what would run."),
+    ]
+
+
+def table_of(params: list[click.Parameter]) -> dict[str, Option]:
+    """Return every spelling of the options among `params` -> what it is."""
+    table: dict[str, Option] = {}
+    for param in params:
+        if not isinstance(param, click.Option):
+            continue
+        for group in (param.opts, param.secondary_opts):
+            if group:
+                name = next(word for word in group if word.startswith("--"))
+                for word in group:
+                    table[word] = Option(name, not param.is_flag)
+    return table
+
+
+def request_of(params: Mapping[str, Any]) -> Request:
+    """Return the request that click's parsed parameters describe."""
+    known = {name: params[name] for name in Request.__dataclass_fields__ if name in params}
+    return Request(**known)

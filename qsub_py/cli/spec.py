@@ -1,0 +1,304 @@
+"""From what was asked for (`Request`) and what is to run (`Work`) to a job's spec.
+
+All input is read and refused here, before anything is sent. Touches no server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from qsub_py.cli import environ as environment
+from qsub_py.cli.common import user_name, whole
+from qsub_py.cli.options import Request
+from qsub_py.cli.script import absolute, current_dir
+from qsub_py.errors import SpecError
+from qsub_py.model import ONE_TASK, JobSpec, Segments
+from qsub_py.units import (
+    check_name,
+    check_pattern,
+    format_array,
+    is_per_task,
+    parse_array,
+    parse_begin,
+    parse_duration,
+    parse_size,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from qsub_py.config import Config
+
+T = TypeVar("T")
+
+MAX_CPUS = 1_000_000
+MAX_PRIORITY = 1_000_000
+MAX_TEXT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to run, before anything is known of where and how."""
+
+    #: Shown in messages and the source of the job's name.
+    shown: str
+    argv: tuple[str, ...] = ()
+    script: str | None = None
+    script_path: str = ""
+    #: A .py file too large to travel: run in place, by the interpreter.
+    is_large_python: bool = False
+    #: The packed function of a call.
+    function: bytes = b""
+    function_name: str = ""
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job that could be submitted: its spec, and what only the queue needs."""
+
+    spec: JobSpec
+    function: bytes = b""
+    priority: int = 0
+    limit: int = 0
+    is_held: bool = False
+    #: As written, "" for at once; read again by the server's clock.
+    begin: str = ""
+    key: str = ""
+    #: Advice for a person.
+    notes: tuple[str, ...] = ()
+
+
+def configured(config: Config, environ: Mapping[str, str], *, by_variable: bool) -> Request:
+    """Return the defaults of the configuration: those of QSUB_JOB_* variables, or the others."""
+
+    def pick(name: str) -> str | None:
+        is_variable = bool(environ.get(f"QSUB_JOB_{name.upper()}"))
+        value = str(getattr(config.job, name))
+        return value if value and is_variable == by_variable else None
+
+    export = pick("export")
+    return Request(
+        cpus=pick("cpus"), mem=pick("mem"), time=pick("time"), queue=pick("queue"),
+        output=pick("output"), error=pick("error"), export=(export,) if export else (),
+    )  # fmt: skip
+
+
+def build(request: Request, work: Work, environ: Mapping[str, str]) -> Draft:
+    """Return the job that `request` describes; raises SpecError."""
+    array = parse_array(request.array) if request.array is not None else None
+    spec = _with_program(_base(request, work), request, work, environ)
+    if array is not None:
+        spec = replace(spec, segments=array.segments, is_array=True)
+    _check_outputs(spec)
+    environment.check_size(spec.argv, spec.env)
+    if request.begin is not None:
+        _read("--begin", lambda text: parse_begin(text, now=time.time()), request.begin)
+    notes = list(_notes(spec))
+    if array is not None and array.is_merged:
+        notes.append(f"numbers written twice count once: {_shown_array(array.segments)}")
+    return Draft(
+        spec,
+        function=work.function,
+        priority=_number(request.priority, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0),
+        limit=array.limit if array is not None else 0,
+        is_held=bool(request.hold),
+        begin=request.begin or "",
+        key=_key(request.key),
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _base(request: Request, work: Work) -> JobSpec:
+    """Return the spec without its program, environment and array."""
+    cpus = _number(request.cpus, "--cpus", least=1, most=MAX_CPUS, default=1)
+    return JobSpec(
+        kind="call" if work.function else "command",
+        name=_name(request.name, work.shown),
+        owner=user_name(),
+        cwd=_directory(request.chdir),
+        umask=_umask(),
+        segments=ONE_TASK,
+        cpus=cpus,
+        mem_bytes=_memory(request, cpus),
+        gpus=_gpus(request),
+        time_s=_read("--time", parse_duration, request.time) if request.time else 0.0,
+        grace_s=_grace(request.grace),
+        output=_pattern(request.output, "--output"),
+        error=_pattern(request.error, "--error"),
+        requeue=request.requeue is not False,
+        queue=_read("--queue", check_name, "main" if request.queue is None else request.queue),
+        nodelist=_nodelist(request.nodelist),
+        comment=_text(request.comment, "--comment"),
+        account=_text(request.account, "--account"),
+    )
+
+
+def _with_program(
+    spec: JobSpec, request: Request, work: Work, environ: Mapping[str, str]
+) -> JobSpec:
+    """Add what runs, with which interpreter, in which environment."""
+    directory = environment.find_environment(request.env, environ)
+    python = environment.interpreter(request.python, directory, environ)
+    env = environment.activated(environment.exported(request.export, environ), directory)
+    spec = replace(spec, env=env, python=python.python, python_hint=python.hint)
+    if work.function:
+        minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+        _check_minor(python.python, minor)
+        return replace(
+            spec,
+            python_hint="" if python.python else sys.executable,
+            function_sha=hashlib.sha256(work.function).hexdigest(),
+            function_name=work.function_name,
+            is_bare_call=True,
+            python_minor=minor,
+            path=work.path,
+        )
+    argv = work.argv
+    if work.is_large_python:
+        argv = (python.python or python.hint, *argv)
+    return replace(spec, argv=argv, script=work.script, script_path=work.script_path)
+
+
+def _check_minor(python: str, minor: str) -> None:
+    """Raise SpecError unless the interpreter asked for can read what this one pickled."""
+    if not python:
+        return
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        found = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SpecError(f"{quoted(python)} does not run: {error}") from None
+    if found != minor:
+        raise SpecError(
+            f"{quoted(python)} is Python {found}, the function was read by Python {minor}",
+            hint="install qsub_py there and run that qsub, or submit a script",
+        )
+
+
+# -- single options ------------------------------------------------------------------------
+
+
+def _read(option: str, parse: Callable[[str], T], text: str) -> T:
+    """Read an option's text; the SpecError names the option."""
+    try:
+        return parse(text)
+    except SpecError as error:
+        raise SpecError(f"{option}: {error}", hint=error.hint) from None
+
+
+def _number(text: str | None, option: str, *, least: int, most: int, default: int) -> int:
+    return default if text is None else whole(text, option, least=least, most=most)
+
+
+def _name(given: str | None, shown: str) -> str:
+    if given is not None:
+        return _read("--name", check_name, given)
+    return re.sub(r"[^\w.+@:=-]", "_", os.path.basename(shown), flags=re.ASCII)[:128].lstrip("-") or "job"
+
+
+def _memory(request: Request, cpus: int) -> int:
+    if request.mem and request.mem_per_cpu:
+        raise SpecError("--mem and --mem-per-cpu exclude each other", hint="leave one out")
+    option, text = ("--mem-per-cpu", request.mem_per_cpu) if request.mem_per_cpu else ("--mem", request.mem)
+    if text is None:
+        return 0
+    size = _read(option, parse_size, text)
+    if size == 0:
+        raise SpecError(f"{option} must be above 0", hint="leave it out for the node's share per cpu")
+    return size * cpus if option == "--mem-per-cpu" else size
+
+
+def _gpus(request: Request) -> int:
+    if request.gres is None:
+        return _number(request.gpus, "--gpus", least=0, most=10_000, default=0)
+    match = re.fullmatch(r"gpu(?::(?:[A-Za-z_]\w*:)?(\d{1,4}))?", request.gres)
+    if not match:
+        raise SpecError(f"--gres: {quoted(request.gres)} is not gpu:N", hint="write --gpus N")
+    number = int(match[1] or 1)
+    if request.gpus is not None and request.gpus != str(number):
+        raise SpecError("--gpus and --gres say different things", hint="leave one out")
+    return number
+
+
+def _grace(text: str | None) -> float:
+    if text is None:
+        return JobSpec.__dataclass_fields__["grace_s"].default
+    return _read("--grace", lambda word: parse_duration(word, bare_s=1.0), text)
+
+
+def _directory(text: str | None) -> str:
+    if text is None:
+        return current_dir()
+    if not text:
+        raise SpecError("--chdir is empty", hint="write a directory, or leave it out")
+    path = absolute(os.path.expanduser(text))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise SpecError(f"--chdir: {quoted(path)} is not a directory")
+    return path
+
+
+def _pattern(text: str | None, option: str) -> str:
+    return _read(option, check_pattern, os.path.expanduser(text)) if text else ""
+
+
+def _check_outputs(spec: JobSpec) -> None:
+    for option, pattern in (("--output", spec.output), ("--error", spec.error)):
+        if not pattern:
+            continue
+        path = os.path.join(spec.cwd, pattern)
+        if path.endswith("/") or os.path.isdir(path):
+            raise SpecError(f"{option}: {quoted(pattern)} is a directory", hint="name a file in it, such as %j.out")
+        is_file = os.path.isfile(path) or not os.path.exists(path)
+        if spec.segments.count > 1 and is_file and not is_per_task(pattern):
+            raise SpecError(
+                f"{option}: all {spec.segments.count} tasks would write to {quoted(pattern)}",
+                hint="put %a (task) or %j (12_3) into it",
+            )
+
+
+def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return tuple(dict.fromkeys(_read("--nodelist", check_name, name) for name in names))
+
+
+def _text(text: str | None, option: str) -> str:
+    if text is not None and len(text) > MAX_TEXT:
+        raise SpecError(f"{option} is longer than {MAX_TEXT} characters")
+    return text or ""
+
+
+def _key(text: str | None) -> str:
+    if text is None:
+        return ""
+    if not text or len(text) > 256:
+        raise SpecError("--key takes 1 to 256 characters")
+    return text
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _notes(spec: JobSpec) -> list[str]:
+    notes = []
+    if not os.path.isdir(spec.cwd):
+        notes.append(f"the directory {spec.cwd} does not exist on this host")
+    if spec.script and spec.script_path and not spec.script_path.endswith(".py") and not spec.script.startswith("#!"):
+        notes.append(f"{os.path.basename(spec.script_path)} has no #! line: /bin/sh runs it")
+    return notes
+
+
+def _shown_array(segments: Segments) -> str:
+    return format_array(segments, width=60)

@@ -1,0 +1,156 @@
+"""The rules by which the words of a qsub command line are told apart (DESIGN section 6).
+
+Options before the first word are qsub's; after a script or function a short list still is;
+after a command nothing is. Short options never cluster and nothing may be abbreviated. Pure:
+which word is a file is decided by `target.py`; foreign and later words are in `refused.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qsub_py.cli import refused
+from qsub_py.errors import SpecError
+
+#: What qsub still takes after a SCRIPT or FUNCTION.
+LATE_OPTIONS = (
+    "--cpus", "--mem", "--gpus", "--time", "--array", "--sweep", "--wait", "--follow", "--dry-run",
+)  # fmt: skip
+
+_NUMBER = re.compile(r"-\.?\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as it may be spelled: the name the parser knows it by, and its shape."""
+
+    name: str
+    takes_value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A command line taken apart; `options` are `--name` or `--name=value`, one word each."""
+
+    options: tuple[str, ...]
+    words: tuple[str, ...]
+    #: The words came after `--`: they are a command, not looked up here.
+    is_dashed: bool = False
+
+
+def split(argv: Sequence[str], table: Mapping[str, Option]) -> Split:
+    """Separate qsub's options from the words; raises SpecError for what is no option."""
+    options: list[str] = []
+    rest = deque(argv)
+    while rest:
+        word = rest.popleft()
+        if word == "--":
+            return Split(tuple(options), tuple(rest), is_dashed=True)
+        if word == "-" or not word.startswith("-"):
+            return Split(tuple(options), (word, *rest))
+        options.append(_take(word, rest, table))
+    return Split(tuple(options), ())
+
+
+def split_late(
+    words: Sequence[str], table: Mapping[str, Option], *, target: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (qsub's late options, the target's own arguments) of the words after `target`."""
+    options: list[str] = []
+    own: list[str] = []
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
+        if word == "--":
+            own.extend(rest)
+            break
+        if word.partition("=")[0] in LATE_OPTIONS:
+            options.append(_take(word, rest, table))
+        elif _looks_like_option(word):
+            raise _misplaced(word, target)
+        else:
+            own.append(word)
+    return tuple(options), tuple(own)
+
+
+def _take(word: str, rest: deque[str], table: Mapping[str, Option]) -> str:
+    """Return the option at `word` as one word, with its value taken from `rest` if need be."""
+    spelled, value = _spelled(word, table)
+    refused.check_word(spelled)
+    option = table.get(spelled)
+    if option is None:
+        raise _unknown(spelled, table)
+    if not option.takes_value:
+        if value is not None:
+            raise SpecError(f"`{spelled}` takes no value", hint=f"write `{spelled}` alone")
+        refused.check_flag(spelled, rest[0] if rest else "")
+        return option.name
+    if value is None:
+        value = _next_value(spelled, rest, table)
+    refused.check_value(spelled, value)
+    return f"{option.name}={value}"
+
+
+def _spelled(word: str, table: Mapping[str, Option]) -> tuple[str, str | None]:
+    """Return (option as typed, value attached to it or None)."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return name, value if equals else None
+    if len(word) == 2 or refused.is_foreign(word):
+        return word, None
+    letter = word[:2]
+    option = table.get(letter)
+    if option is not None and option.takes_value and word[2].isdigit():
+        return letter, word[2:]
+    raise _clustered(word, table)
+
+
+def _clustered(word: str, table: Mapping[str, Option]) -> SpecError:
+    if f"-{word}" in table:
+        return SpecError(f"no such option: {word}", hint=f"did you mean -{word}?")
+    letters = [f"-{letter}" for letter in word[1:]]
+    if all(letter in table and not table[letter].takes_value for letter in letters):
+        return SpecError(f"short options do not cluster: {word}", hint=f"write {' '.join(letters)}")
+    if word[:2] in table and table[word[:2]].takes_value:
+        value = word[2:].removeprefix("=")
+        return SpecError(f"no such option: {word}", hint=f"write {word[:2]} {value}")
+    return SpecError(f"no such option: {word}", hint="see qsub --help")
+
+
+def _next_value(spelled: str, rest: deque[str], table: Mapping[str, Option]) -> str:
+    if not rest or rest[0] == "--":
+        raise SpecError(f"`{spelled}` needs a value", hint="see qsub --help")
+    if rest[0].partition("=")[0] in table:
+        hint = f"if {rest[0]} is its value, write {_joined(spelled, rest[0], table)}"
+        raise SpecError(f"`{spelled}` needs a value, not {rest[0]}", hint=hint)
+    return rest.popleft()
+
+
+def _joined(spelled: str, value: str, table: Mapping[str, Option]) -> str:
+    return f"{table[spelled].name}={value}"
+
+
+def _unknown(spelled: str, table: Mapping[str, Option]) -> SpecError:
+    close = difflib.get_close_matches(spelled, [name for name in table if name[1] == "-"], n=1)
+    longer = sorted(name for name in table if len(spelled) > 3 and name.startswith(spelled))
+    if longer:
+        hint = f"options cannot be abbreviated: did you mean {' or '.join(longer)}?"
+    else:
+        hint = f"did you mean {close[0]}?" if close else "see qsub --help"
+    return SpecError(f"no such option: {spelled}", hint=hint)
+
+
+def _looks_like_option(word: str) -> bool:
+    return len(word) > 1 and word[0] == "-" and not _NUMBER.match(word)
+
+
+def _misplaced(word: str, target: str) -> SpecError:
+    return SpecError(
+        f"is {word} meant for qsub or for {target}?",
+        hint=f"for qsub write `qsub {word} ... {target}`, "
+        f"for {target} write `qsub {target} -- {word} ...`",
+    )

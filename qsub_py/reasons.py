@@ -1,0 +1,200 @@
+"""Why a job waits: Slurm's word for it, and a sentence for each node.
+
+Pure: computed from what the store said of the job, the nodes and the other jobs. A guess in one
+respect only: between "another is before it" and "nothing is free" the queue decides anew at
+every claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from qsub_py.model import JobInfo, NodeInfo, State
+from qsub_py.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a task asks of the node it runs on."""
+
+    cpus: int
+    mem_bytes: int = 0
+    gpus: int = 0
+    queue: str = "main"
+    nodelist: tuple[str, ...] = ()
+    python_minor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a task cannot start on one node now."""
+
+    sentence: str
+    #: Whether waiting for other jobs to end helps.
+    will_pass: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a job waits: the word of the table, a sentence, and (node, sentence) pairs."""
+
+    reason: str
+    sentence: str
+    nodes: tuple[tuple[str, str], ...] = ()
+
+
+def need_of(job: JobInfo) -> Need:
+    """Return what the tasks of `job` need; what is only in its lane is read from there."""
+    # cpus|mem|gpus|queue|python|nodelist|owner: see store.lane_of
+    lane = [*job.lane.split("|"), *[""] * 7]
+    nodelist = tuple(name for name in lane[5].split(",") if name)
+    return Need(job.cpus, job.mem_bytes, job.gpus, job.queue, nodelist, lane[4])
+
+
+def explain(
+    job: JobInfo, nodes: Sequence[NodeInfo], *, now: float, others: Iterable[JobInfo] = ()
+) -> Why | None:
+    """Return why `job` has waiting tasks that do not start, None when it has none."""
+    if job.has_ended or not job.counts.get(State.PENDING):
+        return None
+    if job.is_held:
+        return Why("JobHeldUser", f"it is held; `qrls {job.id}` lets it go")
+    if job.begin_at > now:
+        return Why("BeginTime", f"it begins in {int(job.begin_at - now) + 1} s at the earliest")
+    running = job.counts.get(State.RUNNING, 0)
+    if job.limit and running >= job.limit:
+        return Why("JobArrayTaskLimit", f"{running} tasks run and its own limit is {job.limit}")
+    return _by_nodes(job, nodes, others)
+
+
+def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], others: Iterable[JobInfo]) -> Why:
+    need = need_of(job)
+    live = [node for node in nodes if node.state in ("up", "draining")]
+    if not live:
+        return Why("ReqNodeNotAvail", "no node is running; start one with `qnode start`",
+                   _described(job, need, nodes))  # fmt: skip
+    details = _described(job, need, nodes)
+    complaint = capacity_complaint(need, live)
+    if complaint:
+        return Why("Resources", complaint, details)
+    obstacles = [_obstacle(job, need, node) for node in live]
+    if all(obstacle is not None and not obstacle.will_pass for obstacle in obstacles):
+        return Why("ReqNodeNotAvail", "no running node can take it", details)
+    before = ahead(job, others)
+    if before:
+        return Why("Priority", f"{_jobs(before)} before it in the queue", details)
+    if None in obstacles:
+        return Why("Priority", "it is about to start", details)
+    return Why("Resources", "the nodes that suit it are busy", details)
+
+
+def _jobs(count: int) -> str:
+    return "1 job is" if count == 1 else f"{count} jobs are"
+
+
+def ahead(job: JobInfo, others: Iterable[JobInfo]) -> int:
+    """Return how many waiting jobs of the same queue come before it."""
+    rank = (-job.priority, job.id)
+    return sum(
+        1
+        for other in others
+        if other.queue == job.queue
+        and (-other.priority, other.id) < rank
+        and other.counts.get(State.PENDING)
+        and not other.is_held
+        and not other.has_ended
+        and not (other.limit and other.counts.get(State.RUNNING, 0) >= other.limit)
+    )
+
+
+def _described(job: JobInfo, need: Need, nodes: Sequence[NodeInfo]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for node in nodes:
+        obstacle = _obstacle(job, need, node)
+        pairs.append((node.name, obstacle.sentence if obstacle else "has room for it"))
+    known = {node.name for node in nodes}
+    pairs += [(name, "does not run") for name in need.nodelist if name not in known]
+    return tuple(pairs)
+
+
+def _obstacle(job: JobInfo, need: Need, node: NodeInfo) -> Obstacle | None:
+    """Return what keeps the job from this node now, the lasting before the passing."""
+    lasting = (
+        _state_obstacle(node)
+        or _place_obstacle(need, node)
+        or _size_obstacle(need, node)
+        or job.unfit.get(node.name, "")
+    )
+    if lasting:
+        return Obstacle(lasting, will_pass=False)
+    busy = _busy(need, node)
+    return Obstacle(busy, will_pass=True) if busy else None
+
+
+def _state_obstacle(node: NodeInfo) -> str:
+    if node.state == "draining":
+        return "starts nothing new (draining)" + (f": {node.reason}" if node.reason else "")
+    if node.state == "lost":
+        return "does not answer"
+    return "" if node.state == "up" else "is stopped"
+
+
+def _place_obstacle(need: Need, node: NodeInfo) -> str:
+    if need.nodelist and node.name not in need.nodelist:
+        return "is not in the job's --nodelist"
+    if node.queues and need.queue not in node.queues:
+        return f"does not serve queue {need.queue}"
+    if need.python_minor and node.pythons and need.python_minor not in node.pythons:
+        return f"has no Python {need.python_minor}"
+    return ""
+
+
+def _size_obstacle(need: Need, node: NodeInfo) -> str:
+    if need.cpus > node.cpus:
+        return f"has {node.cpus} cpus, needed are {need.cpus}"
+    if need.mem_bytes > node.mem_bytes:
+        return f"has {format_size(node.mem_bytes)} of memory, needed are {format_size(need.mem_bytes)}"
+    if need.gpus > node.gpus:
+        return f"has {node.gpus} gpus, needed are {need.gpus}"
+    return ""
+
+
+def _busy(need: Need, node: NodeInfo) -> str:
+    if need.cpus > node.cpus_free:
+        return f"{node.cpus_free} of {node.cpus} cpus free, needed are {need.cpus}"
+    if need.mem_bytes > node.mem_free_bytes:
+        free, needed = format_size(node.mem_free_bytes), format_size(need.mem_bytes)
+        return f"{free} of memory free, needed are {needed}"
+    return ""
+
+
+def capacity_complaint(need: Need, nodes: Sequence[NodeInfo]) -> str:
+    """Return why no node is large enough, even empty ("needs 3 cpus, the largest node has 2")."""
+    if not nodes or any(not _size_obstacle(need, node) for node in nodes):
+        return ""
+    cpus = max(node.cpus for node in nodes)
+    if need.cpus > cpus:
+        return f"needs {need.cpus} cpus, the largest node has {cpus}"
+    memory = max(node.mem_bytes for node in nodes)
+    if need.mem_bytes > memory:
+        return f"needs {format_size(need.mem_bytes)} of memory, the largest node has {format_size(memory)}"
+    gpus = max(node.gpus for node in nodes)
+    if need.gpus > gpus:
+        return f"needs {need.gpus} gpus, " + (f"the largest node has {gpus}" if gpus else "no node has any")
+    return f"no single node has {_together(need)}"
+
+
+def _together(need: Need) -> str:
+    parts = [f"{need.cpus} cpus"]
+    parts += [format_size(need.mem_bytes)] if need.mem_bytes else []
+    parts += [f"{need.gpus} gpus"] if need.gpus else []
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def fitting_nodes(need: Need, nodes: Sequence[NodeInfo]) -> list[NodeInfo]:
+    """Return the nodes that could run a task that needs this, once they are free."""
+    return [
+        node for node in nodes
+        if not (_state_obstacle(node) or _place_obstacle(need, node) or _size_obstacle(need, node))
+    ]  # fmt: skip
