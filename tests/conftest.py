@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from env import Env
+
 from qsub_py import server
 
 _names = itertools.count(1)
@@ -39,3 +41,18 @@ def valkey() -> Iterator[server.Endpoint]:
 def prefix() -> str:
     """Return a cluster name that no other test uses."""
     return f"test{os.getpid()}.{next(_names)}"
+
+
+@pytest.fixture
+def env(isolated_env: Path) -> Iterator[Env]:
+    """Return a batch system of the test's own: nothing runs yet."""
+    made = Env(isolated_env)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cluster_env(env: Env) -> Env:
+    """Return a batch system with one node of two cpus."""
+    env.start_node("n1", cpus=2)
+    return env

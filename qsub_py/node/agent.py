@@ -22,7 +22,7 @@ from typing import Any
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
 from qsub_py.node.holding import Held, Holding, key_of
-from qsub_py.node.jobs import CannotStart, Jobs
+from qsub_py.node.jobs import Jobs
 from qsub_py.node.keeper_link import KeeperLink, start_keeper
 from qsub_py.node.livelog import LiveLogs
 from qsub_py.node.reports import Entry, Outbox, ReportMaker
@@ -102,8 +102,9 @@ class Agent:
     def _pause_s(self) -> float:
         if self._is_joined and (self._outbox.has_unsent() or self._wants_claim):
             return 0.0
-        soonest = min(self._next.values())
-        return max(0.0, min(soonest - time.monotonic(), self._logs.pause_s()))
+        timers = ("ping", "renew", "claim", "clean") if self._is_joined else ("ping", "join")
+        soonest = min(self._next[name] for name in timers) - time.monotonic()
+        return max(0.0, min(soonest, self._logs.pause_s()))
 
     def _due(self, what: str, every_s: float) -> bool:
         now = time.monotonic()
