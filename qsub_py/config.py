@@ -6,7 +6,6 @@ line come on top, in the commands. Knows nothing of what the settings are used f
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
@@ -220,14 +219,20 @@ def _filled(value: Any, raw: Mapping[str, Any], path: tuple[str, ...], source: _
     for key, given in raw.items():
         keys = (*path, key)
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.5)
-            cure = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
-            raise ConfigError(f"{source.at(keys)}: unknown key {quoted('.'.join(keys))}", hint=cure)
+            raise _unknown(keys, list(known), source)
         if is_dataclass(known[key]) and isinstance(given, dict):
             changes[key] = _filled(known[key], given, keys, source)
         else:
             changes[key] = _checked(given, known[key], keys, source)
     return replace(value, **changes)
+
+
+def _unknown(keys: tuple[str, ...], known: list[str], source: _Source) -> ConfigError:
+    import difflib  # 2 ms that only a mistake has to pay
+
+    near = difflib.get_close_matches(keys[-1], known, 1, 0.5)
+    cure = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    return ConfigError(f"{source.at(keys)}: unknown key {quoted('.'.join(keys))}", hint=cure)
 
 
 def _checked(given: Any, default: Any, keys: tuple[str, ...], source: _Source) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def install_key(cluster: str, key: bytes) -> str:
 
 
 def _create(path: Path, key: bytes = b"") -> None:
-    key = key or secrets.token_bytes(KEY_BYTES)
+    key = key or os.urandom(KEY_BYTES)
     private_dir(path.parent, cure="set XDG_CONFIG_HOME to a directory you can write to")
     try:
         create_once(path, f"{key_id_of(key)} {key.hex()}\n".encode())

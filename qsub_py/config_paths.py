@@ -10,8 +10,6 @@ import contextlib
 import json
 import os
 import pwd
-import secrets
-import socket
 from pathlib import Path
 
 from qsub_py.errors import ConfigError
@@ -48,7 +46,7 @@ def default_state_dir() -> Path:
 
 def host_name() -> str:
     """Return this host's name as it stands in paths and records."""
-    return socket.gethostname().replace("/", "_") or "localhost"
+    return os.uname().nodename.replace("/", "_") or "localhost"
 
 
 def private_dir(path: Path, *, cure: str) -> Path:
@@ -70,7 +68,7 @@ def create_once(path: Path, data: bytes) -> bool:
 
     Of several processes (also on several NFS clients) one wins: link(2) is atomic on both.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:

@@ -10,18 +10,16 @@ stale pid files and sockets a crash left behind.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qsub_py import server_start
 from qsub_py.errors import ConfigError, StoreBusy, StoreUnavailable
 from qsub_py.server_link import Answer, info, ping
+from qsub_py.server_lock import is_locked, locked, spawn_locked
 from qsub_py.text import safe
 
 #: How long a server may be without its socket file before it is restarted.
@@ -76,10 +74,13 @@ def ensure(
     there = running(directory)
     if there:
         return there
+    # Only the few commands that find no server pay for this import (10 ms).
+    from qsub_py import server_start
+
     directory = server_start.private_dir(directory)
     socket = server_start.socket_path(directory)
     deadline = time.monotonic() + wait_s
-    with _lock(directory / "start.lock", deadline):
+    with locked(directory / "start.lock", deadline):
         if not _join(directory, socket, deadline):
             _start(directory, socket, binary, maxmemory_bytes, appendfsync, deadline)
     return _endpoint(directory, socket)
@@ -93,31 +94,40 @@ def running(directory: Path) -> Endpoint | None:
     try:
         directory = directory.resolve()
         record = _record(directory)
-        password = (directory / "password").read_text("ascii").strip()
-        socket = server_start.socket_path(directory)
-    except OSError:
+        socket = Path(record["socket"])
+        if os.lstat(socket.parent).st_uid != os.geteuid():
+            return None  # below /tmp, and now somebody else's: do not tell them the password
+        password = _password(directory)
+    except (OSError, KeyError):
         return None
-    answer = ping(socket, password) if record else Answer.DOWN
+    answer = ping(socket, password)
     if answer is Answer.SILENT:
         raise _silent(directory)
     if answer is not Answer.READY:
         return None
     endpoint = _endpoint(directory, socket)
-    if record.get("appendfsync") == "no":
+    if record["appendfsync"] == "no":
         _watch(directory, endpoint.pid, wait_s=0.0)
     return endpoint
 
 
 def _watch(directory: Path, pid: int, *, wait_s: float) -> None:
     """Start the process that syncs the server's files, unless it runs."""
+    if not wait_s and is_locked(directory / "sync.lock"):
+        return
+    from qsub_py.server_start import watcher_argv
+
+    argv = watcher_argv(directory, pid)
     with contextlib.suppress(StoreBusy):
-        argv = server_start.watcher_argv(directory, pid)
-        _spawn_locked(argv, directory, directory / "sync.lock", wait_s=wait_s)
+        spawn_locked(argv, directory / "sync.lock", wait_s=wait_s)
 
 
 def _endpoint(directory: Path, socket: Path) -> Endpoint:
-    password = (directory / "password").read_text("ascii").strip()
-    return Endpoint(_url(socket), password, _pid(directory), directory, socket)
+    return Endpoint(_url(socket), _password(directory), _pid(directory), directory, socket)
+
+
+def _password(directory: Path) -> str:
+    return (directory / "password").read_text("ascii").strip()
 
 
 def _url(socket: Path) -> str:
@@ -127,11 +137,11 @@ def _url(socket: Path) -> str:
 
 
 def _record(directory: Path) -> dict[str, str]:
-    """Return what the starter wrote about the server; {} if it did not."""
+    """Return what the starter wrote: socket, program, appendfsync; {} if it did not."""
     try:
         raw = json.loads((directory / "server.json").read_bytes())
-        return {str(key): str(value) for key, value in raw.items()}
-    except (OSError, ValueError, AttributeError):
+        return {key: str(raw[key]) for key in ("socket", "program", "appendfsync")}
+    except (OSError, ValueError, LookupError, TypeError):
         return {}
 
 
@@ -143,58 +153,8 @@ def _pid(directory: Path) -> int:
         return 0
 
 
-@contextlib.contextmanager
-def _lock(path: Path, deadline: float) -> Iterator[None]:
-    """Hold a lock file; raises StoreBusy when another process holds it until `deadline`."""
-    fd = _open_lock(path)
-    try:
-        while not _try(fd):
-            if time.monotonic() > deadline:
-                raise StoreBusy(
-                    f"another process has been starting the server in {path.parent} for too long",
-                    hint="it may be reading a large file: see server.log there",
-                )
-            time.sleep(0.01)
-        yield
-    finally:
-        # By name: a child that another thread forked meanwhile has a copy of the descriptor.
-        fcntl.flock(fd, fcntl.LOCK_UN)
-        os.close(fd)
-
-
-def _open_lock(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        cure = "set QSUB_STATE_DIR to a local directory you can write to"
-        raise ConfigError(f"cannot write {path}: {error.strerror}", hint=cure) from None
-
-
-def _try(fd: int, how: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # ENOLCK: a network file system without locks
-        cure = "set QSUB_STATE_DIR to a directory on a local disk"
-        raise ConfigError(f"cannot lock: {error.strerror}", hint=cure) from None
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock, by a shared glimpse at it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not _try(fd, fcntl.LOCK_SH)
-    finally:
-        os.close(fd)
-
-
 def _is_alive(directory: Path) -> bool:
-    return _is_locked(directory / "server.lock")
+    return is_locked(directory / "server.lock")
 
 
 def _join(directory: Path, socket: Path, deadline: float, *, is_new: bool = False) -> bool:
@@ -202,7 +162,7 @@ def _join(directory: Path, socket: Path, deadline: float, *, is_new: bool = Fals
     lost_at = time.monotonic() + LOST_SOCKET_S
     pause = 0.002
     while _is_alive(directory):
-        answer = ping(socket, server_start.password_of(directory))
+        answer = ping(socket, _password(directory))
         if answer is Answer.READY:
             return True
         if answer is Answer.DENIED:
@@ -242,6 +202,8 @@ def _start(
     directory: Path, socket: Path, binary: str, maxmemory: int, appendfsync: str, deadline: float
 ) -> None:
     """Start a server and wait until it answers; the caller holds start.lock."""
+    from qsub_py import server_start
+
     program = server_start.find_program(binary)
     record = {"socket": str(socket), "program": program, "appendfsync": appendfsync}
     log = directory / "server.log"
@@ -256,30 +218,13 @@ def _start(
         log_size = log.stat().st_size if log.exists() else 0
     except OSError as error:
         raise ConfigError(f"cannot write to {directory}: {error.strerror}") from None
-    pid = _spawn_locked([program, str(conf)], directory, directory / "server.lock", wait_s=2.0)
+    pid = spawn_locked([program, str(conf)], directory / "server.lock", wait_s=2.0)
     if not _join(directory, socket, deadline, is_new=True):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # it runs, but it is no server
         raise _stillborn(program, log, log_size)
     if appendfsync == "no":
         _watch(directory, _pid(directory), wait_s=2.0)
-
-
-def _spawn_locked(argv: list[str], directory: Path, lock: Path, *, wait_s: float) -> int:
-    """Start a process that holds `lock` for as long as it lives; raises StoreBusy.
-
-    Waits for whoever glimpses at the lock, or for a predecessor that is about to end.
-    """
-    fd = _open_lock(lock)
-    try:
-        give_up_at = time.monotonic() + wait_s
-        while not _try(fd):
-            if time.monotonic() >= give_up_at:
-                raise StoreBusy(f"{lock} is held", hint="try again")
-            time.sleep(0.001)
-        return server_start.spawn(argv, directory=directory, keep_fds=[fd])
-    finally:
-        os.close(fd)
 
 
 def _stillborn(program: str, log: Path, log_size: int) -> StoreUnavailable:
@@ -329,7 +274,7 @@ def stop(directory: Path, *, wait_s: float = STOP_S) -> bool:
     if not (directory / "server.lock").exists():
         return False
     deadline = time.monotonic() + wait_s
-    with _lock(directory / "start.lock", deadline + 1.0):
+    with locked(directory / "start.lock", deadline + 1.0):
         if not _is_alive(directory):
             return False
         _terminate(directory, deadline)
@@ -346,8 +291,8 @@ def status(directory: Path) -> ServerStatus:
     record = _record(directory)
     if not record or not _is_alive(directory):
         return ServerStatus("stopped")
-    socket, fsync = server_start.socket_path(directory), record.get("appendfsync", "")
-    password = server_start.password_of(directory)
+    socket, fsync = Path(record["socket"]), record["appendfsync"]
+    password = _password(directory)
     state = ping(socket, password)
     facts: dict[str, str] = {}
     if state is Answer.READY:
@@ -357,12 +302,12 @@ def status(directory: Path) -> ServerStatus:
         state=state.value,
         pid=_pid(directory),
         socket=str(socket),
-        program=record.get("program", ""),
+        program=record["program"],
         version=facts.get("valkey_version") or facts.get("redis_version", ""),
         uptime_s=float(facts.get("uptime_in_seconds", 0)),
         clients=int(facts.get("connected_clients", 0)),
         memory_bytes=int(facts.get("used_memory", 0)),
         maxmemory_bytes=int(facts.get("maxmemory", 0)),
         appendfsync=fsync,
-        is_synced=fsync != "no" or _is_locked(directory / "sync.lock"),
+        is_synced=fsync != "no" or is_locked(directory / "sync.lock"),
     )

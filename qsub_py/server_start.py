@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import os
 import platform
-import secrets
 import shutil
 import stat
 import subprocess
@@ -126,7 +125,7 @@ def password_of(directory: Path) -> str:
     try:
         return path.read_text("ascii").strip()
     except FileNotFoundError:
-        password = secrets.token_hex(32)
+        password = os.urandom(32).hex()
         write_private(path, password + "\n")
         return password
 

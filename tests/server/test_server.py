@@ -217,7 +217,7 @@ def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
         assert str(end.socket) in (place / "server.json").read_text()
         end.socket.parent.chmod(0o755)
         with pytest.raises(ConfigError, match="not a private directory"):
-            server.ensure(place)
+            server_start.socket_path(place)
         end.socket.parent.chmod(0o700)
     finally:
         server.stop(place)
