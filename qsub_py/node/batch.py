@@ -1,0 +1,133 @@
+"""A batch as the agent hands it over: tasks of one job for one slot, run one after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from qsub_py.node.ledger import Entry, Key
+from qsub_py.node.processes import Tree
+from qsub_py.node.wire import Header
+
+#: A task that runs longer than this sends the rest of its batch back.
+LONG_S = 0.1
+
+
+class Unfit(Exception):
+    """A task cannot be started on this node; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why we end a task: the state it gets, the reason told, the time it has to tidy up."""
+
+    state: str
+    why: str
+    grace_s: float
+
+
+@dataclass(slots=True)
+class Batch:
+    """One `run` order."""
+
+    key: Key
+    job: int
+    kind: str
+    common: dict[str, Any]
+    tasks: list[dict[str, Any]] | dict[str, int]
+    chunks: list[list[int]]
+    body: bytes
+    #: Set once the ledger took it.
+    entry: Entry = field(init=False)
+
+    @classmethod
+    def from_header(cls, header: Header, body: bytes) -> Batch:
+        """Read a `run` frame; raise KeyError, TypeError or ValueError when it is malformed."""
+        info = header["batch"]
+        key = (header["slot"], info["uid"], info["first"], info["attempt"], info["epoch"])
+        if header["kind"] not in ("command", "call"):
+            raise ValueError(f"no such kind of task: {header['kind']}")
+        return cls(
+            key=key,
+            job=info["job"],
+            kind=header["kind"],
+            common=header["common"],
+            tasks=header["tasks"],
+            chunks=header.get("chunks", []),
+            body=body,
+        )
+
+    @property
+    def uid(self) -> str:
+        """The job's."""
+        return self.key[1]
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt."""
+        return self.key[3]
+
+    def positions(self) -> Sequence[int]:
+        """Return the positions of its tasks in the order they run."""
+        if isinstance(self.tasks, dict):
+            return range(self.tasks["first"], self.tasks["first"] + self.tasks["count"])
+        return [task["pos"] for task in self.tasks]
+
+    def cookie(self, pos: int) -> bytes:
+        """Return what marks the processes of a task in their environment."""
+        slot, uid, _, attempt, epoch = self.key
+        return f"{uid}.{pos}.{attempt}.{epoch}.{slot}".encode()
+
+
+class Run(Protocol):
+    """A batch being run. `over` is called once, when nothing of it is left."""
+
+    batch: Batch
+
+    def begin(self) -> None:
+        """Start what may start now; called again when the fence opens."""
+
+    def kill(self, positions: set[int] | None, verdict: Verdict) -> None:
+        """End these tasks (None: all)."""
+
+    def signal(self, positions: set[int] | None, number: int) -> None:
+        """Signal what runs."""
+
+    def suspend(self, value: bool) -> None:
+        """Stop what runs for its user, or let it go on."""
+
+    def lapse(self) -> None:
+        """The fence has passed: start nothing, pause what may run elsewhere."""
+
+    def take_back(self) -> None:
+        """Return what has not begun."""
+
+    def drop(self) -> None:
+        """Kill all of it and report nothing but that."""
+
+    def tree(self) -> Tree | None:
+        """Return the processes of what runs."""
+
+    def state(self) -> Header:
+        """Return what the agent is told of it after a reconnect."""
+
+
+Over = Callable[[], None]
+
+
+def environment(env: dict[str, str]) -> dict[bytes, bytes]:
+    """Encode an environment; undecodable bytes come back as they were."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+
+
+def excuse(error: OSError, path: str) -> str:
+    """Say why something could not be started on this node."""
+    words = {
+        "FileNotFoundError": "no such file or directory",
+        "NotADirectoryError": "not a directory",
+        "PermissionError": "no permission",
+    }
+    text = words.get(type(error).__name__) or (error.strerror or str(error)).lower()
+    return f"{text}: {path} on this node"

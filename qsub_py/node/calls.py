@@ -1,0 +1,344 @@
+"""Run a batch of calls on a runner: tickets out, results in, one crash costs one call."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict
+from qsub_py.node.judge import judge, signal_name
+from qsub_py.node.processes import Tree
+from qsub_py.node.runners import Runner, RunnerPool
+from qsub_py.node.wire import Header, Item
+from qsub_py.node.workplace import Hold, Timer, Workplace, now
+
+_NO_CALL = -1
+
+
+class CallRun:
+    """A batch of calls on its slot.
+
+    An index is a call's place in the batch. `_open`: neither ended nor returned; `_held`: the
+    open ones whose ticket is here; at most one of the others is in the runner's hands
+    besides those in the pipe.
+    """
+
+    def __init__(self, place: Workplace, batch: Batch, over: Over, pool: RunnerPool) -> None:
+        self.batch = batch
+        self._place = place
+        self._over = over
+        self._pool = pool
+        self._positions: Sequence[int] = batch.positions()
+        allowed = batch.entry.open
+        self._held = [i for i, pos in enumerate(self._positions) if pos in allowed]
+        self._open = set(self._held)
+        self._serial = pool.next_serial()
+        self._runner: Runner | None = None
+        self._hold: Hold | None = None
+        self._timer: Timer | None = None
+        self._ladder: Timer | None = None
+        self._current = _NO_CALL
+        self._started = 0.0
+        self._told = False
+        self._verdict: Verdict | None = None
+        self._dropped = False
+        self._user_signal = 0
+
+    # -- starting --------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Hand out tickets when the fence allows."""
+        moment = now()
+        if not self._place.fence.is_open(moment) or self._verdict or self._dropped:
+            return
+        if self._runner is None and not self._hire():
+            return
+        if self._hold is not None and self._hold.paused:
+            self._hold.pause(False)
+            self._place.ledger.tell({"op": "resumed", "key": self.batch.key})
+        if self._held and self._runner is not None:
+            self._held = self._runner.issue(self._held)
+        if self._timer is None:
+            self._timer = self._place.timers.at(moment + self._first_look_s(), self._look)
+
+    def _hire(self) -> bool:
+        try:
+            runner = self._pool.take(self.batch)
+        except Unfit as error:
+            self._return(self._held, str(error))
+            return False
+        self._runner, runner.caller = runner, self
+        self._hold = Hold(runner.tree, now())
+        self._place.ledger.marked(self.batch.entry, runner.mark_path, self._serial, self._positions)
+        runner.set_up(self._order(), self.batch.body)
+        return True
+
+    def _order(self) -> dict[str, Any]:
+        """Return the header of the batch for the runner."""
+        batch, common = self.batch, self.batch.common
+        own = {k: v for k, v in common["env"].items() if k.startswith("QSUB_")}
+        return {
+            "serial": self._serial,
+            "uid": batch.uid,
+            "attempt": batch.attempt,
+            "tasks": batch.tasks,
+            "chunks": batch.chunks,
+            "fn_key": common["fn_key"],
+            "fn_path": common["fn_path"],
+            "env": own,
+            "path": common.get("path") or [],
+            "cwd": common["cwd"],
+            "umask": common["umask"],
+        }
+
+    def _first_look_s(self) -> float:
+        limit: float = self.batch.common["limit_s"]
+        return min(LONG_S, limit) if limit else LONG_S
+
+    # -- what the runner says --------------------------------------------------------------
+
+    def results(self, indexes: list[int], texts: list[bytes], bodies: list[bytes]) -> None:
+        """Report finished calls."""
+        positions = [self._positions[index] for index in indexes]
+        self._open.difference_update(indexes)
+        self._place.ledger.end_many(
+            self.batch.entry, positions, texts, bodies, now=now(), more=False
+        )
+        if not self._open:
+            self._finish()
+        elif self._held:
+            self.begin()
+
+    def unfit(self, why: str) -> None:
+        """Return the rest: it cannot be unpacked on this node."""
+        if self._runner is not None:
+            self._runner.withdraw()
+        self._return(sorted(self._open), why)
+
+    def died(self, code: int, left: int) -> None:
+        """Report the call that ran as lost, or as ended by us; return what had not begun."""
+        runner = self._runner
+        assert runner is not None
+        self._held = sorted({*self._held, *runner.withdraw()} & self._open)
+        begun = self._open - set(self._held)
+        serial, index, started = runner.marked()
+        if serial != self._serial or index not in begun:
+            begun = set()
+        if self._dropped:
+            self._place.ledger.drop(self.batch.entry)
+            self._open.clear()
+            self._finish()
+            return
+        for index in begun:
+            self._report_death(index, started, code, left)
+        if self._open:
+            self._return(sorted(self._open), self._stillborn(runner, code))
+        else:
+            self._finish()
+
+    def _stillborn(self, runner: Runner, code: int) -> str:
+        """Return why a batch that was not even unpacked does not fit here; else ""."""
+        if runner.ready or self._verdict is not None:
+            return ""
+        return f"Python {_death(code)} before it could begin: {runner.last_words()}"
+
+    def _report_death(self, index: int, started: float, code: int, left: int) -> None:
+        state, why = "LOST", f"the Python process {_death(code)}"
+        if self._verdict is not None:
+            state, why = self._verdict.state, self._verdict.why
+        elif self._user_signal and code == -self._user_signal:
+            state, why = judge(code, None, self._user_signal)
+        if left:
+            why += f"; {left} of its processes could not be killed"
+        pos = self._positions[index]
+        item = Item(pos, state, started, now(), exit=max(code, 0), signal=max(-code, 0), why=why)
+        self._open.discard(index)
+        self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
+
+    # -- while it runs ---------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """See how long the current call has run: tell, send the rest back, limit it."""
+        self._timer = None
+        runner, hold = self._runner, self._hold
+        if runner is None or hold is None:
+            return
+        runner.drain()
+        if not self._open or runner.retired:
+            return
+        self._see_current(runner, hold)
+        moment = now()
+        wait = LONG_S
+        if self._current != _NO_CALL:
+            wait = self._judge_length(hold.ran_s(moment), hold)
+        if wait and self._open:
+            wait = max(wait, 1.0) if hold.stopped else max(wait, 0.005)
+            self._timer = self._place.timers.at(moment + wait, self._look)
+
+    def _see_current(self, runner: Runner, hold: Hold) -> None:
+        serial, index, started = runner.marked()
+        if serial != self._serial or index not in self._open:
+            self._current = _NO_CALL
+        elif index != self._current:
+            self._current, self._started, self._told = index, started, False
+            if not hold.stopped:
+                hold.restart(started)
+
+    def _judge_length(self, ran: float, hold: Hold) -> float:
+        """Act on a call that has run for `ran` seconds; return when to look again, 0: never."""
+        limit: float = self.batch.common["limit_s"]
+        if ran >= LONG_S and not self._told:
+            self._told = True
+            pos = self._positions[self._current]
+            told = {"op": "begun", "key": self.batch.key, "pos": pos, "start": self._started}
+            self._place.ledger.tell(told)
+            if self._collect():
+                self.take_back()
+        if limit and ran >= limit and self._verdict is None:
+            grace = self.batch.common["grace_s"]
+            self._end(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
+        if not self._told:
+            return LONG_S - ran
+        if limit and self._verdict is None:
+            return limit - ran
+        return 0.0 if len(self._open) <= 1 else LONG_S
+
+    def _collect(self) -> bool:
+        """Bring all tickets that are in the pipe back here; say whether any are here."""
+        if self._runner is not None:
+            self._held = sorted({*self._held, *self._runner.withdraw()} & self._open)
+        return bool(self._held)
+
+    def kill(self, positions: set[int] | None, verdict: Verdict) -> None:
+        """End these calls: what waits does not start, for what runs the runner must die."""
+        self._collect()
+        if self._runner is not None:
+            self._runner.drain()
+        if not self._open:
+            return
+        picked = [i for i in self._held if positions is None or self._positions[i] in positions]
+        self._held = [i for i in self._held if i not in set(picked)]
+        running = [
+            i
+            for i in self._open - set(self._held) - set(picked)
+            if positions is None or self._positions[i] in positions
+        ]
+        for index in picked:
+            self._open.discard(index)
+            item = Item(self._positions[index], verdict.state, why=verdict.why)
+            self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
+        if running:
+            self._end(verdict)
+        elif not self._open:
+            self._finish()
+        else:
+            self.begin()
+
+    def _end(self, verdict: Verdict) -> None:
+        """SIGTERM, grace, SIGKILL for the runner and what the call started."""
+        runner, hold = self._runner, self._hold
+        assert runner is not None and hold is not None
+        if self._verdict is None:
+            self._verdict = verdict
+            if verdict.grace_s > 0 and not hold.paused:
+                runner.tree.signal(signal.SIGTERM)
+                hold.suspend(False)
+        elif verdict.grace_s >= self._verdict.grace_s:
+            return
+        if self._ladder is not None:
+            self._ladder.cancel()
+        wait = 0.0 if hold.paused else verdict.grace_s
+        self._ladder = self._place.timers.at(now() + wait, runner.retire)
+
+    def signal(self, positions: set[int] | None, number: int) -> None:
+        """Signal the runner's session while one of these calls runs."""
+        runner, hold = self._runner, self._hold
+        if runner is None or hold is None:
+            return
+        self._see_current(runner, hold)
+        if self._current == _NO_CALL:
+            return
+        if positions is None or self._positions[self._current] in positions:
+            self._user_signal = number
+            runner.tree.signal(number)
+
+    def suspend(self, value: bool) -> None:
+        """Stop the runner for its user, or let it go on."""
+        if self._hold is not None and self._runner is not None and self._verdict is None:
+            self._see_current(self._runner, self._hold)
+            self._hold.suspend(value)
+
+    def lapse(self) -> None:
+        """Start nothing more; pause the running call if it may start elsewhere."""
+        self._collect()
+        runner, hold = self._runner, self._hold
+        if runner is None or hold is None or hold.paused or not self.batch.common["requeue"]:
+            return
+        self._see_current(runner, hold)
+        hold.pause(True)
+        if self._verdict is not None:
+            runner.retire()
+        self._place.ledger.tell({"op": "paused", "key": self.batch.key})
+
+    def take_back(self) -> None:
+        """Return what has not begun; always answered, maybe with none."""
+        self._collect()
+        self._return(self._held)
+
+    def _return(self, indexes: Sequence[int], why: str = "") -> None:
+        """Give these back; with none left this batch is over."""
+        positions = [self._positions[index] for index in indexes]
+        self._open.difference_update(indexes)
+        self._held = [index for index in self._held if index in self._open]
+        self._place.ledger.give_back(self.batch.entry, positions, why)
+        if not self._open:
+            self._finish()
+
+    def drop(self) -> None:
+        """Kill silently: it was started again elsewhere."""
+        self._dropped = True
+        if self._runner is not None:
+            self._runner.retire()
+            return
+        self._place.ledger.drop(self.batch.entry)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Nothing is left: give the runner back, unless it is stopped or still unpacking."""
+        for timer in (self._timer, self._ladder):
+            if timer is not None:
+                timer.cancel()
+        runner, hold = self._runner, self._hold
+        self._runner = None
+        if runner is not None and hold is not None:
+            runner.caller = None
+            if hold.stopped or not runner.ready or self._verdict is not None:
+                runner.retire()
+            self._pool.give(runner)
+        self._over()
+
+    def tree(self) -> Tree | None:
+        """Return the runner's processes."""
+        return self._runner.tree if self._runner else None
+
+    def state(self) -> Header:
+        """Return what the agent is told after a reconnect."""
+        runner, hold = self._runner, self._hold
+        if runner is not None and hold is not None:
+            self._see_current(runner, hold)
+        current = self._current
+        waiting = self._open - {current}
+        return {
+            "running": self._positions[current] if current != _NO_CALL else None,
+            "started_boot": self._started if current != _NO_CALL else 0.0,
+            "paused": bool(hold and hold.paused),
+            "suspended": bool(hold and hold.suspended),
+            "waiting": [self._positions[index] for index in sorted(waiting)],
+        }
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit {code}"
+    return f"died with signal {-code} ({signal_name(-code)})"

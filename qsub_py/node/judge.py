@@ -1,0 +1,27 @@
+"""Put the end of a process into a state and words."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+from qsub_py.node.batch import Verdict
+
+
+def judge(code: int, verdict: Verdict | None, user_signal: int) -> tuple[str, str]:
+    """Return (state, why) of a process that ended with `code` (negative: a signal)."""
+    if verdict is not None:
+        return verdict.state, verdict.why
+    if code == 0:
+        return "COMPLETED", ""
+    if code > 0:
+        return "FAILED", f"exit code {code}"
+    sender = ", sent by its user" if -code == user_signal else ""
+    return "FAILED", f"killed by {signal_name(-code)}{sender}"
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGSEGV" for 11; "signal 40" where there is no name."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"

@@ -1,0 +1,402 @@
+"""The keeper's side of runners: start them, keep them warm, hand them out, see them die.
+
+A runner is kept for its interpreter, environment, directory, umask and import path. It is
+told what to do by `calls.CallRun`; this module knows its descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import mmap
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from resource import struct_rusage
+from typing import Any, Protocol
+
+from qsub_py.node import runner as child
+from qsub_py.node.batch import Batch, Unfit, environment, excuse
+from qsub_py.node.processes import COOKIE, Tree, find_program, prefer_for_oom, send_signal
+from qsub_py.node.wire import Channel
+from qsub_py.node.workplace import Workplace, now
+
+RunnerKey = tuple[str, str, int, tuple[str, ...], tuple[tuple[str, str], ...]]
+
+IDLE_S = 300.0
+_READ_BYTES = 1 << 18
+_TICKET = struct.Struct("<I")
+_SETUP = _TICKET.pack(child.SETUP)
+#: Tickets in the pipe at once: 16 kB of its 64.
+_MAX_TICKETS = 4096
+
+
+class Caller(Protocol):
+    """Who a runner works for."""
+
+    def results(self, indexes: list[int], texts: list[bytes], bodies: list[bytes]) -> None:
+        """Take finished calls."""
+
+    def unfit(self, why: str) -> None:
+        """The batch cannot be unpacked there."""
+
+    def died(self, code: int, left: int) -> None:
+        """The process is gone, with all that came from it but `left`."""
+
+
+def runner_key(batch: Batch) -> RunnerKey:
+    """Return what a runner must agree with to run this batch."""
+    common = batch.common
+    env = sorted(item for item in common["env"].items() if not item[0].startswith("QSUB_"))
+    path = tuple(common.get("path") or ())
+    return common["python"], common["cwd"], common["umask"], path, tuple(env)
+
+
+@dataclass(slots=True)
+class Pipes:
+    """The keeper's ends of what connects it to one runner."""
+
+    control: socket.socket
+    tickets_in: int
+    tickets_out: int
+    results: int
+    mark_file: int
+    theirs: dict[int, int]
+
+    @classmethod
+    def make(cls, mark_path: str) -> Pipes:
+        """Open both ends; `theirs` is {descriptor in the runner: descriptor here}."""
+        ours, control = socket.socketpair()
+        # Both sides read the tickets through one open file, so neither may block on it.
+        tickets_out, tickets_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        results, results_in = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(results, False)
+        mark_file = os.open(mark_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(mark_file, mmap.PAGESIZE)
+        theirs = {
+            child.CONTROL: control.detach(),
+            child.TICKETS: tickets_out,
+            child.RESULTS: results_in,
+            child.MARK: mark_file,
+        }
+        return cls(ours, tickets_in, tickets_out, results, mark_file, theirs)
+
+    def close_theirs(self) -> None:
+        """Close what only the runner needs, so that its death is the end of the pipes."""
+        os.close(self.theirs[child.CONTROL])
+        os.close(self.theirs[child.RESULTS])
+
+    def close(self) -> None:
+        """Close our ends: a runner that still lives ends by it."""
+        self.control.close()
+        for fd in (self.tickets_in, self.tickets_out, self.results, self.mark_file):
+            os.close(fd)
+
+
+class Runner:
+    """One process that runs calls."""
+
+    def __init__(
+        self, place: Workplace, serial: int, key: RunnerKey, gone: Callable[[Runner], None]
+    ) -> None:
+        self.key = key
+        self.cookie = f"runner.{serial}".encode()
+        self.mark_path = f"{place.node_dir}/marks/{serial}"
+        self.log_path = place.out_path(f"runner-{serial}.log")
+        self.ready = False
+        self.retired = False
+        self.idle_since = 0.0
+        self.uid = ""
+        self.caller: Caller | None = None
+        self._place = place
+        self._gone = gone
+        self._buffer = bytearray()
+        self._pipes = Pipes.make(self.mark_path)
+        self._mark = mmap.mmap(self._pipes.mark_file, mmap.PAGESIZE)
+        self._channel = Channel(self._pipes.control)
+        try:
+            self.tree = self._start()
+        except BaseException:
+            self._pipes.close_theirs()
+            self._pipes.close()
+            os.unlink(self.mark_path)
+            raise
+        self._pipes.close_theirs()
+        prefer_for_oom(self.tree.pid)
+        self._forks = (self.tree.pid, place.children.meter.spawned)
+        place.poller.watch(self._channel.fileno(), self._nudged)
+
+    # -- starting --------------------------------------------------------------------------
+
+    def _start(self) -> Tree:
+        python, cwd, umask, _, env = self.key
+        config = {
+            "keeper": os.getpid(),
+            "log": self.log_path,
+            "out_dir": self._place.out_path(""),
+            "culprit": str(Path(child.__file__).resolve().parents[1] / "culprit.py"),
+            "cloudpickle": _cloudpickle_path(),
+        }
+        program = find_program(python or sys.executable, dict(env).get("PATH", os.defpath))
+        if program is None:
+            raise Unfit(f"no such Python: {python} on this node")
+        argv = [program, os.fsencode(child.__file__), json.dumps(config).encode()]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        log = os.open(self.log_path, flags, 0o600)
+        before = os.umask(umask)
+        try:
+            self._enter(cwd)
+            return self._place.children.start(
+                argv,
+                {**environment(dict(env)), COOKIE: self.cookie},
+                path=program,
+                cookie=self.cookie,
+                moves={1: log, 2: log, **self._pipes.theirs},
+                reaped=self._reaped,
+            )
+        except OSError as error:
+            raise Unfit(excuse(error, python or sys.executable)) from error
+        finally:
+            os.umask(before)
+            os.close(log)
+
+    @staticmethod
+    def _enter(cwd: str) -> None:
+        try:
+            os.chdir(cwd)
+        except FileNotFoundError:
+            raise Unfit(f"no such directory: {cwd} on this node") from None
+        except OSError as error:
+            raise Unfit(excuse(error, cwd)) from error
+
+    # -- handing out work ------------------------------------------------------------------
+
+    def set_up(self, header: dict[str, Any], body: bytes) -> None:
+        """Give it a batch; `ready` turns true when it is unpacked."""
+        self.ready = False
+        self._talk(lambda: self._channel.send(header, body))
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._pipes.tickets_in, _SETUP)
+
+    def _talk(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError:
+            return  # it is dying: the reaper will tell
+        self._place.poller.ask(self._channel.fileno(), writing=self._channel.waiting)
+
+    def issue(self, indexes: list[int]) -> list[int]:
+        """Write tickets; return those that found no room."""
+        count = min(len(indexes), _MAX_TICKETS)
+        data = struct.pack(f"<{count}I", *indexes[:count])
+        try:
+            # A write of at most PIPE_BUF bytes is whole or not at all; a longer one may end
+            # anywhere on a page, which is a multiple of a ticket.
+            written = os.write(self._pipes.tickets_in, data)
+        except BlockingIOError:
+            written = 0
+        return indexes[written // _TICKET.size :]
+
+    def withdraw(self) -> list[int]:
+        """Take back the tickets that it has not taken, also while it sits in C code."""
+        found: list[int] = []
+        setup = False
+        while True:
+            try:
+                data = os.read(self._pipes.tickets_out, 4 * _MAX_TICKETS)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            found += struct.unpack(f"<{len(data) // 4}I", data)
+        setup = child.SETUP in found
+        if setup:
+            os.write(self._pipes.tickets_in, _SETUP)
+        return [index for index in found if index != child.SETUP]
+
+    def marked(self) -> tuple[int, int, float]:
+        """Return (batch serial, index, start) of the call it began last."""
+        serial, index, start = child.MARK_LAYOUT.unpack_from(self._mark, 0)
+        return serial, index, start
+
+    # -- hearing from it -------------------------------------------------------------------
+
+    def _nudged(self) -> None:
+        if self._channel.waiting:
+            self._talk(self._channel.flush)
+        try:
+            if not self._pipes.control.recv(4096):
+                self._place.poller.leave(self._channel.fileno())
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._place.poller.leave(self._channel.fileno())
+        self.drain()
+
+    def drain(self) -> None:
+        """Read the results that are there, and hand them to the caller."""
+        while True:
+            try:
+                data = os.read(self._pipes.results, _READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._buffer += data
+        if self._buffer:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        buffer, unpack, size = self._buffer, child.RESULT_HEAD.unpack_from, child.RESULT_HEAD.size
+        indexes: list[int] = []
+        texts: list[bytes] = []
+        bodies: list[bytes] = []
+        refusal = None
+        at, end = 0, len(buffer)
+        while end - at >= size:
+            index, text_len, body_len = unpack(buffer, at)
+            start = at + size
+            middle = start + text_len
+            if middle + body_len > end:
+                break
+            at = middle + body_len
+            if index == child.READY:
+                self.ready = True
+            elif index == child.UNFIT:
+                refusal = bytes(buffer[middle:at]).decode(errors="replace")
+            else:
+                indexes.append(index)
+                texts.append(bytes(buffer[start:middle]))
+                bodies.append(bytes(buffer[middle:at]))
+        del buffer[:at]
+        caller = self.caller
+        if caller is not None and indexes:
+            caller.results(indexes, texts, bodies)
+        if caller is not None and refusal is not None:
+            self.ready = True
+            caller.unfit(refusal)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def sweep_strays(self) -> None:
+        """Kill what calls left behind: another job comes. The runner itself lives on."""
+        meter = self._place.children.meter
+        if not meter.since(*self._forks):
+            return
+        for pid, start in self.tree.members():
+            if pid != self.tree.pid:
+                send_signal(pid, 9, start)
+        self._forks = (meter.last_pid(), meter.spawned)
+
+    def retire(self) -> None:
+        """Let it go: it ends by the end of its pipes, or by force."""
+        if not self.retired:
+            self.retired = True
+            self.tree.destroy()
+
+    def _reaped(self, status: int, _: struct_rusage) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        self.drain()
+        self._place.clear(self.tree, lambda left: self._buried(code, left))
+
+    def _buried(self, code: int, left: int) -> None:
+        self.retired = True
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            caller.died(code, left)
+        self._place.poller.leave(self._channel.fileno())
+        self._mark.close()
+        self._pipes.close()
+        os.unlink(self.mark_path)
+        with contextlib.suppress(OSError):
+            if not os.stat(self.log_path).st_size:
+                os.unlink(self.log_path)
+        self._gone(self)
+
+    def last_words(self) -> str:
+        """Return the last line of its log."""
+        try:
+            text = Path(self.log_path).read_text(errors="replace").strip()
+        except OSError:
+            return ""
+        return text.splitlines()[-1][:300] if text else ""
+
+
+@dataclass(slots=True)
+class RunnerPool:
+    """Runners by key; the idle ones wait for the next batch that suits them."""
+
+    place: Workplace
+    max_idle: int
+    #: Numbers runners and batches; starts at the time, so that no earlier keeper's come again.
+    serial: int
+    running: list[Runner] = field(default_factory=list)
+    idle: list[Runner] = field(default_factory=list)
+
+    def next_serial(self) -> int:
+        """Return a number nobody had before."""
+        self.serial += 1
+        return self.serial
+
+    def take(self, batch: Batch) -> Runner:
+        """Return a runner for the batch, a warm one if there is; raise Unfit."""
+        key = runner_key(batch)
+        for runner in reversed(self.idle):
+            if runner.key == key and not runner.retired:
+                self.idle.remove(runner)
+                if runner.uid != batch.uid:
+                    runner.sweep_strays()
+                break
+        else:
+            runner = self._start(key)
+        runner.uid = batch.uid
+        return runner
+
+    def _start(self, key: RunnerKey) -> Runner:
+        serial = self.next_serial()
+        cookie = f"runner.{serial}"
+        try:
+            self.place.ledger.runner_starts(cookie)
+            runner = Runner(self.place, serial, key, self._gone)
+        except OSError as error:
+            raise Unfit(excuse(error, self.place.node_dir)) from error
+        self.running.append(runner)
+        return runner
+
+    def give(self, runner: Runner) -> None:
+        """Put a runner back; the one idle for longest makes room."""
+        runner.caller = None
+        if runner.retired:
+            return
+        runner.idle_since = now()
+        self.idle.append(runner)
+        if len(self.idle) > self.max_idle:
+            self.idle.pop(0).retire()
+
+    def retire_idle(self) -> None:
+        """Let go of runners that were idle for long; call now and then."""
+        moment = now()
+        for runner in [r for r in self.idle if moment - r.idle_since > IDLE_S]:
+            self.idle.remove(runner)
+            runner.retire()
+
+    def _gone(self, runner: Runner) -> None:
+        self.running.remove(runner)
+        if runner in self.idle:
+            self.idle.remove(runner)
+        self.place.ledger.runner_gone(runner.cookie.decode())
+
+    def cookies(self) -> list[str]:
+        """Return the cookies of all that live."""
+        return [runner.cookie.decode() for runner in self.running]
+
+
+def _cloudpickle_path() -> str:
+    """Return where our cloudpickle lies, for an interpreter that has none; "" if nowhere."""
+    spec = importlib.util.find_spec("cloudpickle")
+    return spec.origin or "" if spec else ""
