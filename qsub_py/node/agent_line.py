@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from qsub_py.node.keeper_link import short_socket_path
-from qsub_py.node.wire import Channel, Header
+from qsub_py.node.wire import Channel, Header, frame
 from qsub_py.node.workplace import Workplace
 
 #: Between two starts of an agent: the silence, doubled each time up to so many silences.
 _MAX_BACKOFF = 6
 #: A turn of the loop that took longer was spent stopped or suspended: no sign of silence.
 _GAP_S = 3.0
+#: An agent whose connection ended is dead unless it is back within this time.
+_DEAD_S = 1.0
 _PEER = struct.Struct("3i")
 
 
@@ -86,7 +88,11 @@ class AgentLine:
         if channel is self._agent:
             self.heard_at = time.monotonic()
         if header.get("op") == "ping":
-            self._send(channel, {"op": "pong"})
+            if channel is self._agent:
+                # In its turn, so that it comes after all that a hello before it asked for.
+                self.post(frame({"op": "pong"}))
+            else:
+                self._send(channel, {"op": "pong"})
             return
         if header.get("op") == "hello" and channel.fileno() >= 0:
             self._greet(channel)
@@ -184,7 +190,8 @@ class Supervisor:
         if not self._line.pid or not self._argv:
             return
         silent_s = moment - self._line.heard_at
-        if silent_s > self._silence_s and moment >= self._not_before:
+        limit_s = self._silence_s if self._line.connected else min(_DEAD_S, self._silence_s)
+        if silent_s > limit_s and moment >= self._not_before:
             self._restart(moment, silent_s)
         elif moment > self._not_before + self._silence_s * _MAX_BACKOFF:
             self._backoff_s = self._silence_s

@@ -238,10 +238,16 @@ class Ledger:
         self._post(HEAD.pack(len(text), 0) + text)
 
     def tell_again(self, key: Key | None = None) -> None:
-        """Send the kept reports, of one batch or all; those in the making will come anyway."""
-        making = {report.seq for report in self._gathering.values()}
-        seqs = self.reports if key is None else self.by_key.get(key, ())
-        for seq in sorted(set(seqs) - making):
+        """Send the kept reports, of one batch or all, also those still in the making."""
+        with contextlib.suppress(OSError):
+            self._journal.flush()
+        if key is None:
+            self._gathering.clear()
+            seqs: Iterable[int] = self.reports
+        else:
+            self._gathering.pop(key, None)
+            seqs = self.by_key.get(key, ())
+        for seq in sorted(seqs):
             self._post(self.reports[seq].frame())
 
     def forget(self, seqs: Iterable[int]) -> None:
