@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from env import Env
-
 from qsub_py import server
 
 _names = itertools.count(1)
