@@ -5,8 +5,8 @@ Names are imported when first used (PEP 562), so `import qsub_py` costs next to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+#: As in typing, whose import would cost more than all the rest here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
     from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import CancelledError as CancelledError
     from concurrent.futures import as_completed as as_completed
     from concurrent.futures import wait as wait
+    from typing import Any
 
     from qsub_py.calls import map as map
     from qsub_py.calls import submit as submit

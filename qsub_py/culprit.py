@@ -118,7 +118,8 @@ def _state_parts(obj: object) -> Iterator[_Child]:
         return
     if not isinstance(reduced, tuple):
         return
-    _, args, state, items, pairs = (*reduced[:5], *(None,) * (5 - len(reduced[:5])))
+    parts: list[Any] = [*reduced, None, None, None]
+    args, state, items, pairs = parts[1:5]
     for part in state if isinstance(state, tuple) else (state,):
         if isinstance(part, dict):
             yield from ((f".{name}", value) for name, value in part.items())

@@ -44,7 +44,7 @@ class Columns(NamedTuple):
 
     def outcome(self, row: int) -> Outcome:
         """Return the outcome in this row."""
-        values = [column[row] for column in self]
+        values: list[object] = [column[row] for column in self]
         values[1] = _STATES[self.state[row]]
         return Outcome(*values)  # type: ignore[arg-type]
 

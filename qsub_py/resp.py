@@ -69,6 +69,10 @@ class UnixConnection:
                     thing.close()
         self._socket = self._file = None
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 while there is none."""
+        return self._socket.fileno() if self._socket is not None else -1
+
     def send(self, commands: Iterable[Sequence[Argument]]) -> None:
         """Send commands in one write."""
         if self._socket is None:

@@ -10,7 +10,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-from qsub_py.errors import ConfigError, SignatureError
+from qsub_py.errors import SignatureError
 
 _ID_BYTES = 8
 SIGNATURE_BYTES = _ID_BYTES + 32
@@ -39,33 +39,15 @@ class Keyring:
     current: Key
     retired: tuple[Key, ...] = ()
 
+    @classmethod
+    def of(cls, secrets_by_id: dict[str, bytes]) -> Keyring:
+        """Make a ring of `config.load_keys`: the first key signs, all verify."""
+        keys = [Key(key_id[:_ID_BYTES], secret) for key_id, secret in secrets_by_id.items()]
+        return cls(keys[0], tuple(keys[1:]))
+
     def find(self, key_id: str) -> Key | None:
         """Return the key with this id, or None."""
         return next((key for key in (self.current, *self.retired) if key.id == key_id), None)
-
-    def to_text(self) -> str:
-        """Return the key file's text: a line `id secret` (hex) a key, the current one first."""
-        keys = (self.current, *self.retired)
-        return "".join(f"{key.id} {key.secret.hex()}\n" for key in keys)
-
-    @classmethod
-    def from_text(cls, text: str) -> Keyring:
-        """Read `to_text` back; blank lines and `#` comments are skipped. Raises ConfigError."""
-        rows = [line.split() for line in text.splitlines()]
-        try:
-            keys = [_read_key(*row) for row in rows if row and not row[0].startswith("#")]
-        except (TypeError, ValueError) as error:
-            raise ConfigError("the key file is damaged: a line is not 'ID SECRET'") from error
-        if not keys:
-            raise ConfigError("the key file holds no key")
-        return cls(keys[0], tuple(keys[1:]))
-
-
-def _read_key(key_id: str, secret: str) -> Key:
-    key = Key(key_id, bytes.fromhex(secret))
-    if len(key_id) != _ID_BYTES or len(key.secret) < 32:
-        raise ValueError(key_id)
-    return key
 
 
 def sign(key: Key, kind: str, *parts: str | bytes) -> bytes:

@@ -85,6 +85,21 @@ class Link:
             self._connection.send([words])
             return self._connection.read(timeout_s)
 
+    def send(self, *words: Argument) -> None:
+        """Send one command; `receive` must follow, or `close`."""
+        self.open()
+        with _Translated(self):
+            self._connection.send([words])
+
+    def receive(self) -> Any:
+        """Return the reply to `send`."""
+        with _Translated(self):
+            return self._connection.read(None)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to wait on."""
+        return int(self._connection.fileno())
+
     def pipeline(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Send commands in one write and return their replies; an error reply is raised."""
         commands = list(commands)

@@ -41,6 +41,10 @@ class TcpConnection:
         """Close it; the next `connect` begins anew."""
         self._connection.disconnect()
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor; redis-py does not show it in public."""
+        return int(self._connection._sock.fileno())
+
     def send(self, commands: Iterable[Sequence[Argument]]) -> None:
         """Send commands in one write."""
         packed = self._connection.pack_commands(commands)

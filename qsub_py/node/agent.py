@@ -35,8 +35,8 @@ from qsub_py.store_node import NodeStore, Order, Refused
 log = logging.getLogger("qsub_py.agent")
 
 _RENEW_S = 2.0
-#: The node stops itself this long before the server may give its work to others.
-_MARGIN_S = 5.0
+#: The node stops itself this part of a lease before the server may give its work to others.
+_MARGIN = 1 / 12
 _CLEAN_S = 600.0
 
 
@@ -72,6 +72,7 @@ class Agent:
         self._wants_claim = True
         self._wants_renewal = False
         self._leaving = ""
+        self._lease_s = 0.0
         self._retry_s = 0.0
         self._next = dict.fromkeys(("join", "renew", "ping", "claim", "clean"), 0.0)
         self._selector = selectors.DefaultSelector()
@@ -164,7 +165,8 @@ class Agent:
                 raise
             raise StoreError(f"another live node is called {settings.name}") from refusal
         self._maker.offset_s = welcome.now_at - boottime()
-        self._fence(sent_at + welcome.lease_s)
+        self._lease_s = welcome.lease_s
+        self._fence(sent_at)
         self._reconcile()
         self._outbox.unsend()
         self._is_joined, self._retry_s, self._wants_claim = True, 0.0, True
@@ -200,7 +202,7 @@ class Agent:
         now_at, orders = self._store.renew(acked)
         self._acked = [seq for seq in self._acked if seq not in acked]
         self._maker.offset_s = now_at - boottime()
-        self._fence(sent_at + 60.0)
+        self._fence(sent_at)
         for order in orders:
             if order.seq not in acked:
                 self._obey(order)
@@ -403,8 +405,10 @@ class Agent:
                 job.hint = 1
         self._holding.close(slot, positions)
 
-    def _fence(self, until_boot: float) -> None:
-        self._keeper.send({"op": "fence", "boot_at": until_boot - _MARGIN_S})
+    def _fence(self, sent_at: float) -> None:
+        """Tell the keeper how long a renewal that was sent at this boot time lasts."""
+        boot_at = sent_at + self._lease_s * (1 - _MARGIN)
+        self._keeper.send({"op": "fence", "boot_at": boot_at})
 
     def _is_open(self, uid: str, position: int) -> bool:
         return bool(self._holding.of_job(uid, position, position))

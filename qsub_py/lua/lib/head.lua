@@ -5,7 +5,7 @@ local LEASE_MS = 60000
 local SLICE = 256
 local function key(name, id) return P .. name .. ':' .. id end
 
--- The one place that reads a clock. A cluster called test-* may set its own.
+-- The one place that reads a clock. A cluster called test-* may set its own, and its lease.
 local function clock()
   if string.sub(P, 1, 11) == '{qsub:test-' then
     local set = redis.call('GET', P .. 'test_now')
@@ -15,6 +15,9 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 local NOW = clock()
+if string.sub(P, 1, 11) == '{qsub:test-' then
+  LEASE_MS = tonumber(redis.call('GET', P .. 'test_lease') or LEASE_MS)
+end
 local meta = redis.call('HMGET', KEYS[1], 'schema', 'clk', 'served', 'runid', 'epoch')
 if meta[1] and meta[1] ~= '1' then
   return redis.error_reply('SCHEMA the data have schema ' .. meta[1] .. ', this program knows 1')

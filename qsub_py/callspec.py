@@ -1,0 +1,174 @@
+"""What a user may ask for a call (cpus, memory, time ...), and the spec of a job of calls."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qsub_py.config import Config
+from qsub_py.errors import SpecError
+from qsub_py.model import JobSpec, Segments
+from qsub_py.text import check_name
+from qsub_py.units import parse_duration, parse_size
+
+#: Calls are numbered as they come; how many there will be is not known.
+_ANY_NUMBER = Segments(((0, 2**31 - 1, 1),))
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Checked options of the jobs that an Executor makes; hashable."""
+
+    cpus: int = 1
+    mem_bytes: int = 0
+    gpus: int = 0
+    time_s: float = 0.0
+    name: str = ""
+    priority: int = 0
+    queue: str = "main"
+    nodelist: tuple[str, ...] = ()
+    python: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    limit: int = 0
+
+
+def read_resources(
+    config: Config,
+    *,
+    cpus: int | None = None,
+    mem: str | int | None = None,
+    gpus: int = 0,
+    time: str | float | None = None,
+    name: str = "",
+    priority: int = 0,
+    queue: str | None = None,
+    nodelist: str | Sequence[str] = (),
+    python: str = "",
+    env: Mapping[str, str] | None = None,
+    limit: int = 0,
+) -> Resources:
+    """Return the options of a call, checked; defaults are the configuration's. SpecError.
+
+    `mem`: "4G", or bytes as an int; `time`: "1h", "90s", "1:30:00", or seconds as a number.
+    """
+    mem = config.job.mem if mem is None else mem
+    time = config.job.time if time is None else time
+    names = nodelist.split(",") if isinstance(nodelist, str) else nodelist
+    return Resources(
+        cpus=_whole(config.job.cpus if cpus is None else cpus, "cpus", least=1),
+        mem_bytes=_read(parse_size, mem, "mem") if isinstance(mem, str) else _whole(mem, "mem"),
+        gpus=_whole(gpus, "gpus"),
+        time_s=_read(parse_duration, time, "time") if isinstance(time, str) else _seconds(time),
+        name=name,
+        priority=_whole(priority, "priority", least=-(10**6)),
+        queue=check_name(config.job.queue if queue is None else queue, what="queue"),
+        nodelist=tuple(check_name(node, what="node") for node in names if node),
+        python=os.path.expanduser(python),
+        env=tuple(sorted((str(key), str(value)) for key, value in (env or {}).items())),
+        limit=_whole(limit, "limit"),
+    )
+
+
+def _read(parse: Callable[[str], Any], text: str, name: str) -> Any:
+    try:
+        return parse(text) if text else 0
+    except SpecError as error:
+        raise SpecError(f"{name}: {error}", hint=error.hint) from None
+
+
+def _whole(value: Any, name: str, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SpecError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise SpecError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e10:
+        raise SpecError(f'time must be seconds or a text such as "1h", not {value!r}')
+    return float(value)
+
+
+def call_spec(resources: Resources, function: bytes, shown: str) -> JobSpec:
+    """Return the spec of an open job of calls of a packed function, shown as "module:name"."""
+    return JobSpec(
+        kind="call",
+        name=resources.name or shown.rpartition(":")[2] or "call",
+        owner=user_name(),
+        function_sha=hashlib.sha256(function).hexdigest(),
+        function_name=shown,
+        python_minor="{}.{}".format(*sys.version_info),
+        python=resources.python,
+        python_hint="" if resources.python else sys.executable,
+        path=_own_path(),
+        cwd=_cwd(),
+        env=_environment() | dict(resources.env),
+        umask=_umask(),
+        segments=_ANY_NUMBER,
+        is_array=True,
+        cpus=resources.cpus,
+        mem_bytes=resources.mem_bytes,
+        gpus=resources.gpus,
+        time_s=resources.time_s,
+        queue=resources.queue,
+        nodelist=resources.nodelist,
+    )
+
+
+def shown_name(fn: Callable[..., Any]) -> str:
+    """Return how a callable is shown: "module:qualname"."""
+    if isinstance(fn, functools.partial):
+        return shown_name(fn.func)
+    kind = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{getattr(kind, '__module__', None) or ''}:{getattr(kind, '__qualname__', 'call')}"
+
+
+def user_name() -> str:
+    """Return the name of the user who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its uid
+        return str(os.geteuid())
+
+
+def _environment() -> dict[str, str]:
+    from qsub_py.cli.environ import exported
+
+    return exported(("ALL",), os.environ)
+
+
+def _own_path() -> tuple[str, ...]:
+    """Return the directories of sys.path that hold the user's own modules."""
+    installed = ("site-packages", "dist-packages")
+    found = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")]
+    return tuple(
+        path
+        for path in dict.fromkeys(found)
+        if not path.startswith((sys.base_prefix + os.sep, sys.prefix + os.sep))
+        and not any(part in path for part in installed)
+    )
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise SpecError(
+            "the working directory was deleted", hint="change to one that exists"
+        ) from None
+
+
+def _umask() -> int:
+    # os.umask would change it for a moment, for all threads.
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        return 0o022

@@ -1,0 +1,237 @@
+"""Executor: a concurrent.futures.Executor whose calls run on the cluster's nodes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import logging
+import os
+import threading
+import time
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from qsub_py import client as clients
+from qsub_py.callspec import Resources, call_spec, read_resources, shown_name
+from qsub_py.client import Client
+from qsub_py.collecting import Collector
+from qsub_py.errors import PayloadError
+from qsub_py.futures import Future
+from qsub_py.payload import Call, dumps_call, pack_function
+from qsub_py.results import Values
+from qsub_py.sending import OpenJob, Sender
+
+T = TypeVar("T")
+
+_log = logging.getLogger("qsub_py")
+#: Each function has a job of its own up to this many; later ones share one job.
+_MOST_JOBS = 16
+#: Functions whose pickled form is remembered: they hold no state of their own.
+_STATELESS = (types.FunctionType, types.BuiltinFunctionType, type)
+_EXIT_S = 30.0
+
+
+class Executor(concurrent.futures.Executor):
+    """Runs calls on the cluster; leave it with `shutdown` or as a context manager.
+
+    All keywords of `submit` and `map` go to the function; what a call needs is said here:
+    `cpus`, `mem` ("4G" or bytes), `gpus`, `time` ("1h" or seconds), and `name`, `priority`,
+    `queue`, `nodelist`, `python` (an interpreter), `env` (variables to add), `limit` (at
+    most so many calls of a function at once). A function travels once, as it is at its
+    first submit. Raises SpecError, ConfigError, StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpus: int | None = None,
+        mem: str | int | None = None,
+        gpus: int = 0,
+        time: str | float | None = None,
+        name: str = "",
+        priority: int = 0,
+        queue: str | None = None,
+        nodelist: str | Sequence[str] = (),
+        python: str = "",
+        env: Mapping[str, str] | None = None,
+        limit: int = 0,
+        client: Client | None = None,
+    ) -> None:
+        self._own_client = client
+        self._client = client or clients.shared()
+        self._resources = read_resources(
+            self._client.config, cpus=cpus, mem=mem, gpus=gpus, time=time, name=name,
+            priority=priority, queue=queue, nodelist=nodelist, python=python, env=env, limit=limit,
+        )  # fmt: skip
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._is_shut = False
+        #: Open jobs by function and by digest of the packed function.
+        self._jobs: dict[Any, OpenJob] = {}
+        self._by_digest: dict[bytes, OpenJob] = {}
+        self._collector = Collector(self._client)
+        self._sender = Sender(self._collector.watch)
+        self._finalizer = weakref.finalize(
+            self, _finish, self._sender, self._collector, os.getpid()
+        )
+
+    def _revive_after_fork(self) -> None:
+        """Begin anew in a forked child: the parent's threads and connections are not ours."""
+        if not self._own_client:
+            self._client = clients.shared()
+        self._finalizer.detach()
+        self._start()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run `fn(*args, **kwargs)` on a node; returns its Future at once.
+
+        Raises PayloadError for what cannot be pickled, RuntimeError after shutdown.
+        """
+        if self._pid != os.getpid():
+            self._revive_after_fork()
+        job = self._jobs.get(fn) if isinstance(fn, _STATELESS) else None
+        if job is None:
+            job = self._job_of(fn)
+        try:
+            data = (
+                dumps_call((fn, args, kwargs), {})
+                if job is self._jobs.get(_any_call)
+                else (dumps_call(args, kwargs))
+            )
+        except PayloadError:
+            _refuse_futures((*args, *kwargs.values()))
+            raise
+        future: Future[T] = Future(job)
+        self._sender.put((job, data, future))
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Values:
+        """Run `fn` on each item as one job; returns a lazy iterator of its values, in order.
+
+        The iterables are read to their end and sent before this returns. The iterator has
+        `.job`, the job's id. It raises a task's failure in its place and can go on after it,
+        and TimeoutError when a value is not there `timeout` seconds after this call.
+        `chunksize` and `buffersize` change nothing: calls are bundled as they turn out long.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if self._pid != os.getpid():
+            self._revive_after_fork()
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return map_calls(self._client, self._resources, fn, iterables, deadline)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with `wait` return when all have ended.
+
+        Calls that were submitted run to their end, also after this process's; with
+        `cancel_futures` they are cancelled, running ones too.
+        """
+        if self._pid != os.getpid():
+            return
+        self._is_shut = True
+        self._sender.stop()
+        if cancel_futures:
+            self._sender.join()
+            self._cancel_all()
+        self._collector.stop()
+        if wait:
+            self._sender.join()
+            self._collector.join()
+
+    def _cancel_all(self) -> None:
+        for job in self._sender.jobs():
+            if job.futures:
+                self._client.ask(lambda store: store.cancel(job.id, None, by=job.spec.owner))  # noqa: B023
+
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
+        if kind is None:
+            self.shutdown(wait=True)
+            return
+        self.shutdown(wait=False)
+        self._sender.join(_EXIT_S)
+        waiting = [str(job.id) for job in self._sender.jobs() if job.futures]
+        if waiting:
+            which = ", ".join(waiting)
+            _log.warning(
+                "job %s goes on; qsub_py.Job(%s).results() fetches its results, "
+                "`qcancel %s` ends it", which, waiting[0], which,
+            )  # fmt: skip
+
+    def _job_of(self, fn: Callable[..., Any]) -> OpenJob:
+        packed = pack_function(fn)
+        digest = hashlib.sha256(packed).digest()
+        with self._lock:
+            job = self._by_digest.get(digest)
+            if job is None and len(self._by_digest) >= _MOST_JOBS:
+                return self._shared_job()
+            if job is None:
+                job = self._by_digest[digest] = self._new_job(packed, shown_name(fn))
+            if isinstance(fn, _STATELESS) and len(self._jobs) < 4 * _MOST_JOBS:
+                self._jobs[fn] = job
+            return job
+
+    def _shared_job(self) -> OpenJob:
+        """Return the job whose calls bring their function along."""
+        if _any_call not in self._jobs:
+            self._jobs[_any_call] = self._new_job(pack_function(_any_call), ":calls")
+        return self._jobs[_any_call]
+
+    def _new_job(self, packed: bytes, shown: str) -> OpenJob:
+        return OpenJob(
+            self._client, call_spec(self._resources, packed, shown), packed,
+            priority=self._resources.priority, limit=self._resources.limit,
+            lock=self._sender.lock,
+        )  # fmt: skip
+
+
+def map_calls(
+    client: Client,
+    resources: Resources,
+    fn: Callable[..., Any],
+    iterables: Sequence[Iterable[Any]],
+    deadline: float | None,
+) -> Values:
+    """Submit one call for each item as one job and return its values."""
+    packed = pack_function(fn)
+    spec = call_spec(resources, packed, shown_name(fn))
+    calls: Iterator[Call] = ((args, {}) for args in zip(*iterables, strict=False))
+    job = client.submit(
+        spec, function=packed, calls=calls, priority=resources.priority, limit=resources.limit
+    )
+    info = client.ask(lambda store: store.job(job))
+    return Values(client, info, deadline)
+
+
+def _finish(sender: Sender, collector: Collector, pid: int) -> None:
+    """Send and close what a forgotten Executor, or one at the program's end, still has."""
+    if pid == os.getpid():
+        sender.stop()
+        collector.stop()
+        sender.join(_EXIT_S)
+
+
+def _refuse_futures(values: Iterable[Any]) -> None:
+    if any(isinstance(value, concurrent.futures.Future) for value in values):
+        raise TypeError("a Future cannot be an argument yet; pass its result()")
+
+
+def _any_call(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return fn(*args, **kwargs)
+
+
+# A node need not have qsub_py: what belongs to __main__ travels by value.
+_any_call.__module__ = "__main__"

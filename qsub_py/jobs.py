@@ -1,0 +1,129 @@
+"""Job: come back to a job by its id, from any process on any machine of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError as FuturesTimeoutError
+from typing import Any
+
+from qsub_py import client as clients
+from qsub_py.callspec import user_name
+from qsub_py.client import Client
+from qsub_py.errors import SpecError
+from qsub_py.failures import load_failure, load_value
+from qsub_py.model import JobInfo, Outcome, State
+from qsub_py.results import OrderedRows, fetcher, row_outcome
+from qsub_py.store import CancelReply
+
+
+class Job:
+    """A job that exists, by its id: `Job(12)`. Raises JobNotFound when it does not."""
+
+    def __init__(self, id: int | str, *, client: Client | None = None) -> None:
+        text = str(id)
+        if not (text.isascii() and text.isdigit()):
+            raise SpecError(f"a job's id is a number such as 12, not {id!r}")
+        self.id = int(text)
+        self._client = client or clients.shared()
+        self.info()
+
+    def __repr__(self) -> str:
+        return f"Job({self.id})"
+
+    def __len__(self) -> int:
+        """Return how many tasks it has."""
+        return self.info().total
+
+    def info(self) -> JobInfo:
+        """Return the job as the server has it now."""
+        return self._client.ask(lambda store: store.job(self.id))
+
+    @property
+    def state(self) -> State:
+        """RUNNING if any task runs, else PENDING if any waits, else the worst end."""
+        return self.info().state
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every task has ended; False when `timeout` seconds were not enough."""
+        return self._client.wait(self.id, timeout=timeout).has_ended
+
+    def results(self, timeout: float | None = None) -> Iterator[Any]:
+        """Yield each task's value in order, waiting for it; a failure is an exception object.
+
+        Raises TimeoutError when not every task has ended after `timeout` seconds.
+        """
+        import time
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        fetch = fetcher(self._client)
+        for outcome in self._ordered(deadline):
+            failure = load_failure(outcome, fetch)
+            yield load_value(outcome, fetch) if failure is None else failure
+
+    def _ordered(self, deadline: float | None) -> Iterator[Outcome]:
+        rows = OrderedRows(self._client, self.info())
+        while True:
+            try:
+                yield row_outcome(rows.next(deadline))
+            except StopIteration:
+                return
+
+    def outcomes(self, positions: Sequence[int] | None = None) -> Iterator[Outcome]:
+        """Yield how the tasks that have ended did so (state, node, times, memory); no waiting."""
+        return self._client.outcomes(self.id, positions)
+
+    def result(self, position: int = 0, timeout: float | None = None) -> Any:
+        """Return the value of one task or raise its failure; TimeoutError."""
+        if not self.wait(timeout):
+            raise FuturesTimeoutError(f"job {self.id} has not ended yet")
+        fetch = fetcher(self._client)
+        for outcome in self.outcomes([position]):
+            failure = load_failure(outcome, fetch)
+            if failure is not None:
+                raise failure
+            return load_value(outcome, fetch)
+        raise IndexError(f"job {self.id} has no task at position {position}")
+
+    def cancel(self) -> CancelReply:
+        """Cancel all its tasks, running ones too; no harm when it has ended."""
+        return self._client.ask(lambda store: store.cancel(self.id, None, by=user_name()))
+
+    def hold(self) -> bool:
+        """Let no more of its tasks start; False when it has ended."""
+        return self._client.ask(lambda store: store.hold(self.id))
+
+    def release(self) -> bool:
+        """Let its tasks start again; False when it has ended."""
+        return self._client.ask(lambda store: store.release(self.id))
+
+    def logs(self, position: int = 0) -> str:
+        """Return the end of what a task printed, as the server has it."""
+        tail = self._client.ask(lambda store: store.tail(self.id, position))
+        return tail.decode(errors="replace")
+
+    def to_frame(self) -> Any:
+        """Return the tasks that have ended as a pandas DataFrame, with their values.
+
+        Columns: task, state, value, error, node, attempt, started_at, ended_at (epoch
+        seconds), cpu_s, max_rss_bytes. Raises ImportError without pandas.
+        """
+        import pandas
+
+        fetch = fetcher(self._client)
+        return pandas.DataFrame([_frame_row(outcome, fetch) for outcome in self.outcomes()])
+
+
+def _frame_row(outcome: Outcome, fetch: Any) -> dict[str, Any]:
+    failure = load_failure(outcome, fetch)
+    return {
+        "task": outcome.position,
+        "state": outcome.state.name,
+        "value": load_value(outcome, fetch) if failure is None else None,
+        "error": "" if failure is None else f"{type(failure).__name__}: {failure}",
+        "node": outcome.node,
+        "attempt": outcome.attempt,
+        "started_at": outcome.started_at,
+        "ended_at": outcome.ended_at,
+        "cpu_s": outcome.cpu_s,
+        "max_rss_bytes": outcome.max_rss_bytes,
+    }
