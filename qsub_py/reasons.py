@@ -154,7 +154,8 @@ def _size_obstacle(need: Need, node: NodeInfo) -> str:
     if need.cpus > node.cpus:
         return f"has {node.cpus} cpus, needed are {need.cpus}"
     if need.mem_bytes > node.mem_bytes:
-        return f"has {format_size(node.mem_bytes)} of memory, needed are {format_size(need.mem_bytes)}"
+        has, needed = format_size(node.mem_bytes), format_size(need.mem_bytes)
+        return f"has {has} of memory, needed are {needed}"
     if need.gpus > node.gpus:
         return f"has {node.gpus} gpus, needed are {need.gpus}"
     return ""
@@ -178,10 +179,12 @@ def capacity_complaint(need: Need, nodes: Sequence[NodeInfo]) -> str:
         return f"needs {need.cpus} cpus, the largest node has {cpus}"
     memory = max(node.mem_bytes for node in nodes)
     if need.mem_bytes > memory:
-        return f"needs {format_size(need.mem_bytes)} of memory, the largest node has {format_size(memory)}"
+        needed, largest = format_size(need.mem_bytes), format_size(memory)
+        return f"needs {needed} of memory, the largest node has {largest}"
     gpus = max(node.gpus for node in nodes)
     if need.gpus > gpus:
-        return f"needs {need.gpus} gpus, " + (f"the largest node has {gpus}" if gpus else "no node has any")
+        most = f"the largest node has {gpus}" if gpus else "no node has any"
+        return f"needs {need.gpus} gpus, {most}"
     return f"no single node has {_together(need)}"
 
 

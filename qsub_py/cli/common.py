@@ -6,6 +6,7 @@ only when that is a terminal. Nothing heavy is imported before a command needs i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -120,10 +121,8 @@ def _silence_stdout() -> None:
 
 def complain(line: str) -> None:
     """Print one line to standard error, whatever that is."""
-    try:
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code says it
         print(safe(line), file=sys.stderr, flush=True)
-    except OSError:  # nobody reads it: the exit code says it
-        pass
 
 
 def hint(line: str) -> None:

@@ -19,18 +19,71 @@ from qsub_py.text import quoted
 
 #: Not exported by ALL; each can still be named.
 HOST_VARIABLES = frozenset(
-    """HOME USER LOGNAME SHELL PWD OLDPWD SHLVL _ MAIL HOSTNAME HOST TMPDIR TMP TEMP
-    DISPLAY WAYLAND_DISPLAY XAUTHORITY WINDOWID DBUS_SESSION_BUS_ADDRESS DESKTOP_SESSION
-    TERM TERMINFO TERMCAP COLORTERM COLUMNS LINES TMUX TMUX_PANE STY GPG_TTY PS1 PROMPT_COMMAND
-    CUDA_VISIBLE_DEVICES OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS
-    JOB_ID JOB_NAME TASK_ID NSLOTS QUEUE REQUEST RESTARTED NHOSTS PE_HOSTFILE""".split()
+    [
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+        "MAIL",
+        "HOSTNAME",
+        "HOST",
+        "TMPDIR",
+        "TMP",
+        "TEMP",
+        "DISPLAY",
+        "WAYLAND_DISPLAY",
+        "XAUTHORITY",
+        "WINDOWID",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DESKTOP_SESSION",
+        "TERM",
+        "TERMINFO",
+        "TERMCAP",
+        "COLORTERM",
+        "COLUMNS",
+        "LINES",
+        "TMUX",
+        "TMUX_PANE",
+        "STY",
+        "GPG_TTY",
+        "PS1",
+        "PROMPT_COMMAND",
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "JOB_ID",
+        "JOB_NAME",
+        "TASK_ID",
+        "NSLOTS",
+        "QUEUE",
+        "REQUEST",
+        "RESTARTED",
+        "NHOSTS",
+        "PE_HOSTFILE",
+    ]
 )
 _HOST_PREFIXES = (
     "XDG_", "SSH_", "TERM_", "VSCODE_", "QSUB_", "SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "PBS_",
     "SGE_", "PMI_", "PMIX_", "OMPI_", "LC_TERMINAL", "_QSUB", "_QSTAT", "_QNODE",
 )  # fmt: skip
 _GRID_ENGINE_ONLY = frozenset(
-    "JOB_ID JOB_NAME TASK_ID NSLOTS QUEUE REQUEST RESTARTED NHOSTS PE_HOSTFILE".split()
+    [
+        "JOB_ID",
+        "JOB_NAME",
+        "TASK_ID",
+        "NSLOTS",
+        "QUEUE",
+        "REQUEST",
+        "RESTARTED",
+        "NHOSTS",
+        "PE_HOSTFILE",
+    ]
 )
 _NAME = re.compile(r"[^\W\d]\w*", re.ASCII)
 #: execve(2): one string of more than 32 pages is refused by the kernel.
@@ -135,7 +188,9 @@ def find_environment(text: str | None, environ: Mapping[str, str]) -> str:
     if not os.path.isdir(directory):
         raise SpecError(f"--env: no such directory: {directory}", hint="write DIR or conda:NAME")
     if not os.access(os.path.join(directory, "bin", "python"), os.X_OK):
-        raise SpecError(f"--env: {directory} has no bin/python", hint="name an environment's directory")
+        raise SpecError(
+            f"--env: {directory} has no bin/python", hint="name an environment's directory"
+        )
     return directory
 
 

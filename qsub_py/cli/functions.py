@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -58,9 +59,13 @@ def _load_file(path: str, directory: str) -> ModuleType:
 
 
 def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
-    """Run the user's module; whatever it raises is told in one line."""
+    """Run the user's module; whatever it raises is told in one line.
+
+    What it prints goes to standard error: standard output is the job's id.
+    """
     try:
-        return load()
+        with contextlib.redirect_stdout(sys.stderr):
+            return load()
     except SystemExit as error:
         raise SpecError(
             f"importing {quoted(place)} ended with exit({error.code!r})",
@@ -71,7 +76,9 @@ def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
         raise SpecError(f"cannot import {quoted(place)}: {error}", hint=cure) from error
     except Exception as error:
         what = safe(f"{type(error).__name__}: {error}")
-        raise SpecError(f"cannot import {quoted(place)}: {what}", hint="--debug shows where") from error
+        raise SpecError(
+            f"cannot import {quoted(place)}: {what}", hint="--debug shows where"
+        ) from error
 
 
 def _attribute(module: ModuleType, place: str, name: str) -> Callable[..., Any]:

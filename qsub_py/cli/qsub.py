@@ -13,7 +13,7 @@ from qsub_py import config
 from qsub_py.cli import common, options, words
 from qsub_py.cli.options import Request, SectionOption
 from qsub_py.cli.script import Script, directives, foreign_directives
-from qsub_py.cli.spec import Draft, build, configured
+from qsub_py.cli.spec import build, configured
 from qsub_py.cli.target import Kind, kind_of
 from qsub_py.cli.work import find_script, work_of
 from qsub_py.errors import SpecError
@@ -33,7 +33,9 @@ class QsubCommand(click.Command):
             return super().parse_args(ctx, args)
         table = options.table_of(self.get_params(ctx))
         parts = words.split(args, table)
-        kind, late, rest = None, (), parts.words
+        kind: Kind | None = None
+        late: tuple[str, ...] = ()
+        rest = parts.words
         if parts.words and not {"--help", "--version"} & set(parts.options):
             kind = Kind.COMMAND if parts.is_dashed else kind_of(parts.words[0])
             if kind in _TAKES_LATE:
@@ -47,7 +49,7 @@ class QsubCommand(click.Command):
         """Write the options under their headings."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 heading = param.section if isinstance(param, SectionOption) else "Other"
                 sections.setdefault(heading, []).append(record)
@@ -113,7 +115,9 @@ def _directed(command: click.Command, script: Script) -> Request:
         found += _directive(number, line, table, script)
     system = foreign_directives(script)
     if system and not found:
-        common.hint(f"qsub: the {system} lines in {script.shown} are not read yet; write #QSUB lines")
+        common.hint(
+            f"qsub: the {system} lines in {script.shown} are not read yet; write #QSUB lines"
+        )
     with command.make_context("qsub", found) as context:
         return options.request_of(context.params)
 

@@ -12,10 +12,38 @@ from qsub_py.errors import SpecError
 
 #: Ours, but of a later version.
 LATER = frozenset(
-    """-d --dependency --after --sweep --zip --sample --each-line --from-csv --from-json
-    --every --cron --retries --backoff --retry-on --on-oom --on-timeout --max-fails
-    -C --constraint -L --licenses --rate -x --exclude --ship --fetch --signal --skip-if-exists
-    --extend --requeue-exit""".split()
+    [
+        "-d",
+        "--dependency",
+        "--after",
+        "--sweep",
+        "--zip",
+        "--sample",
+        "--each-line",
+        "--from-csv",
+        "--from-json",
+        "--every",
+        "--cron",
+        "--retries",
+        "--backoff",
+        "--retry-on",
+        "--on-oom",
+        "--on-timeout",
+        "--max-fails",
+        "-C",
+        "--constraint",
+        "-L",
+        "--licenses",
+        "--rate",
+        "-x",
+        "--exclude",
+        "--ship",
+        "--fetch",
+        "--signal",
+        "--skip-if-exists",
+        "--extend",
+        "--requeue-exit",
+    ]
 )
 
 #: Other systems' words -> (whose they are, what to write here).
@@ -66,11 +94,11 @@ _AMBIGUOUS: dict[str, tuple[re.Pattern[str], str]] = {
     "-t": (_RANGE, "an array (Grid Engine) is --array {v}, a time limit is --time {v}"),
     "-N": (_INTEGER, "a number of nodes (Slurm) is not needed, a name is --name {v}"),
     "-p": (_INTEGER, "a priority (PBS) is --priority {v}, a queue is --queue {v}"),
-    "-w": (re.compile("[evnpw]$"), "verifying (Grid Engine) is --dry-run, a node is --nodelist {v}"),
-    "-a": (_PBS_DATE, "a start time (PBS) is --begin YYYY-MM-DDTHH:MM, an array is --array {v}"),
+    "-w": (re.compile("[evnpw]$"), "a check (Grid Engine) is --dry-run, a node is --nodelist {v}"),
+    "-a": (_PBS_DATE, "a start time (PBS) is --begin DATE, an array is --array {v}"),
     "-J": (_RANGE, "an array (PBS) is --array {v}, a name is --name {v}"),
-    "-b": (re.compile("(y|n|yes|no)$"), "a binary (Grid Engine) is qsub -- {v}, a start time is --begin"),
-    "-c": (re.compile(r"[nscwu](=\d+)?$"), "checkpoints (PBS) do not exist here, cpus are --cpus N"),
+    "-b": (re.compile("(y|n|yes|no)$"), "a program (Grid Engine) needs no -b, a time is --begin"),
+    "-c": (re.compile(r"[nscwu](=\d+)?$"), "checkpoints (PBS) are not known, cpus are --cpus N"),
 }  # fmt: skip
 
 

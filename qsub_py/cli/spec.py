@@ -41,6 +41,7 @@ T = TypeVar("T")
 MAX_CPUS = 1_000_000
 MAX_PRIORITY = 1_000_000
 MAX_TEXT = 1000
+GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,15 @@ def build(request: Request, work: Work, environ: Mapping[str, str]) -> Draft:
     return Draft(
         spec,
         function=work.function,
-        priority=_number(request.priority, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0),
+        priority=_number(
+            request.priority, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0
+        ),
         limit=array.limit if array is not None else 0,
         is_held=bool(request.hold),
         begin=request.begin or "",
         key=_key(request.key),
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _base(request: Request, work: Work) -> JobSpec:
@@ -203,18 +206,25 @@ def _number(text: str | None, option: str, *, least: int, most: int, default: in
 def _name(given: str | None, shown: str) -> str:
     if given is not None:
         return _read("--name", check_name, given)
-    return re.sub(r"[^\w.+@:=-]", "_", os.path.basename(shown), flags=re.ASCII)[:128].lstrip("-") or "job"
+    return (
+        re.sub(r"[^\w.+@:=-]", "_", os.path.basename(shown), flags=re.ASCII)[:128].lstrip("-")
+        or "job"
+    )
 
 
 def _memory(request: Request, cpus: int) -> int:
     if request.mem and request.mem_per_cpu:
         raise SpecError("--mem and --mem-per-cpu exclude each other", hint="leave one out")
-    option, text = ("--mem-per-cpu", request.mem_per_cpu) if request.mem_per_cpu else ("--mem", request.mem)
+    option, text = (
+        ("--mem-per-cpu", request.mem_per_cpu) if request.mem_per_cpu else ("--mem", request.mem)
+    )
     if text is None:
         return 0
     size = _read(option, parse_size, text)
     if size == 0:
-        raise SpecError(f"{option} must be above 0", hint="leave it out for the node's share per cpu")
+        raise SpecError(
+            f"{option} must be above 0", hint="leave it out for the node's share per cpu"
+        )
     return size * cpus if option == "--mem-per-cpu" else size
 
 
@@ -232,7 +242,7 @@ def _gpus(request: Request) -> int:
 
 def _grace(text: str | None) -> float:
     if text is None:
-        return JobSpec.__dataclass_fields__["grace_s"].default
+        return GRACE_S
     return _read("--grace", lambda word: parse_duration(word, bare_s=1.0), text)
 
 
@@ -257,7 +267,10 @@ def _check_outputs(spec: JobSpec) -> None:
             continue
         path = os.path.join(spec.cwd, pattern)
         if path.endswith("/") or os.path.isdir(path):
-            raise SpecError(f"{option}: {quoted(pattern)} is a directory", hint="name a file in it, such as %j.out")
+            raise SpecError(
+                f"{option}: {quoted(pattern)} is a directory",
+                hint="name a file in it, such as %j.out",
+            )
         is_file = os.path.isfile(path) or not os.path.exists(path)
         if spec.segments.count > 1 and is_file and not is_per_task(pattern):
             raise SpecError(
@@ -295,7 +308,12 @@ def _notes(spec: JobSpec) -> list[str]:
     notes = []
     if not os.path.isdir(spec.cwd):
         notes.append(f"the directory {spec.cwd} does not exist on this host")
-    if spec.script and spec.script_path and not spec.script_path.endswith(".py") and not spec.script.startswith("#!"):
+    if (
+        spec.script
+        and spec.script_path
+        and not spec.script_path.endswith(".py")
+        and not spec.script.startswith("#!")
+    ):
         notes.append(f"{os.path.basename(spec.script_path)} has no #! line: /bin/sh runs it")
     return notes
 

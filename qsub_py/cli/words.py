@@ -150,7 +150,6 @@ def _looks_like_option(word: str) -> bool:
 
 def _misplaced(word: str, target: str) -> SpecError:
     return SpecError(
-        f"is {word} meant for qsub or for {target}?",
-        hint=f"for qsub write `qsub {word} ... {target}`, "
-        f"for {target} write `qsub {target} -- {word} ...`",
+        f"{word} could be meant for qsub or for {target}",
+        hint=f"write `qsub {word} ... {target}` or `qsub {target} -- {word} ...`",
     )

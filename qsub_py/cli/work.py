@@ -32,9 +32,7 @@ def find_script(kind: Kind | None, word: str, wrap: str | None) -> Script | None
     return scripts.read_stdin()
 
 
-def work_of(
-    kind: Kind | None, word: str, arguments: Sequence[str], script: Script | None
-) -> Work:
+def work_of(kind: Kind | None, word: str, arguments: Sequence[str], script: Script | None) -> Work:
     """Return what runs; raises SpecError, PayloadError."""
     if kind is Kind.FUNCTION:
         return _function(word, arguments)

@@ -1,0 +1,99 @@
+"""The long answers of qstat: `--why JOB` and all of a job (`-f JOB`)."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from qsub_py import render
+from qsub_py.cli.ids import spec_of
+from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
+from qsub_py.model import JobInfo, JobSpec, State
+from qsub_py.reasons import explain
+from qsub_py.text import safe
+from qsub_py.units import format_array, format_duration
+
+if TYPE_CHECKING:
+    from qsub_py.cli.qstat import Scene
+    from qsub_py.client import Client
+
+
+def show_why(client: Client, scene: Scene) -> None:
+    """Print for each job what it waits for, or how it runs or ended."""
+    others = client.ask(lambda store: store.jobs(active=True, ended=False))
+    for found in scene.picked:
+        job = found.job
+        why = explain(job, scene.nodes, now=scene.now, others=others)
+        if why is None:
+            print(safe(f"job {job.id} ({job.name}) {_condition(job, scene.now)}"))
+            continue
+        count = job.counts.get(State.PENDING, 0)
+        whole = f"{count} of {job.total} tasks of job {job.id} ({job.name}) wait"
+        subject = f"job {job.id} ({job.name}) waits" if job.total == 1 else whole
+        print(safe(f"{subject}: {why.reason}: {why.sentence}"))
+        width = max((len(name) for name, _ in why.nodes), default=0)
+        for name, sentence in why.nodes:
+            print(safe(f"  {name:<{width}}  {sentence}"))
+
+
+def _condition(job: JobInfo, now: float) -> str:
+    if not job.has_ended:
+        if job.state is State.PENDING:
+            return "is open: its submitter adds tasks"
+        since = format_duration(now - job.started_at) if job.started_at else "0:00"
+        return f"has been running for {since}" + (
+            f" on {', '.join(job.nodes)}" if job.nodes else ""
+        )
+    code = exit_code(job)
+    how = f", exit code {code}" if code else ""
+    why = f": {job.reason}" if job.reason else ""
+    return f"ended {job.state.name}{how}{why}"
+
+
+def show_full(client: Client, scene: Scene) -> None:
+    """Print all that is known of each job."""
+    for number, found in enumerate(scene.picked):
+        if number:
+            print()
+        spec = spec_of(client, found.job)
+        why = scene.whys.get(found.job.id)
+        reason = f"{why.reason}: {why.sentence}" if why else found.job.reason
+        render.show_fields(_fields(found.job, spec, reason, scene.now))
+
+
+def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[str, str]]:
+    counts = " ".join(f"{state.name.lower()} {n}" for state, n in job.counts.items() if n)
+    ran = format_duration((job.ended_at or now) - job.started_at) if job.started_at else "0:00"
+    code = exit_code(job)
+    pairs = [
+        ("job", str(job.id)), ("name", job.name), ("user", job.owner), ("queue", job.queue),
+        ("state", job.state.name), ("reason", reason), ("priority", str(job.priority)),
+        ("command", command_line(spec)), ("directory", spec.cwd), ("python", _python(spec)),
+        ("output", spec.output or "kept by the node (qlog)"),
+        ("error", spec.error or "with the output"),
+        ("tasks", f"{job.total}" + (f" ({format_array(spec.segments, job.limit, width=60)})"
+                                    if job.is_array else "")),
+        ("counts", counts), ("cpus", str(job.cpus)), ("memory", memory_cell(job.mem_bytes)),
+        ("gpus", str(job.gpus)), ("time limit", limit_cell(job.time_s)),
+        ("nodelist", ",".join(spec.nodelist)), ("requeue", "yes" if spec.requeue else "no"),
+        ("submitted", clock(job.submitted_at)), ("may begin", clock(job.begin_at or None)),
+        ("started", clock(job.started_at)), ("ended", clock(job.ended_at)), ("ran", ran),
+        ("nodes", ",".join(job.nodes)), ("exit code", "" if code is None else str(code)),
+        ("comment", spec.comment), ("account", spec.account),
+    ]  # fmt: skip
+    pairs += [(f"unfit {name}", sentence) for name, sentence in job.unfit.items()]
+    return [(name, value) for name, value in pairs if value not in ("", "-")]
+
+
+def command_line(spec: JobSpec) -> str:
+    """Return what a job runs, as one line."""
+    if spec.kind == "call":
+        return spec.function_name
+    words = [spec.script_path or "(script)"] if spec.script is not None else []
+    return shlex.join([*words, *spec.argv])
+
+
+def _python(spec: JobSpec) -> str:
+    if spec.kind == "call" or spec.script_path.endswith(".py"):
+        return spec.python or spec.python_hint
+    return ""

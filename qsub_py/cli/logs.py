@@ -1,0 +1,226 @@
+"""What tasks printed: live from the node that has it, else the tail kept in the server.
+
+On a terminal control characters are shown, not sent (CWE-150); elsewhere the bytes are passed on
+as they are.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qsub_py.cli import common
+from qsub_py.cli.ids import Picked, spec_of
+from qsub_py.cli.tasks import task_id, tasks_of
+from qsub_py.model import JobInfo, JobSpec, State, TaskInfo
+from qsub_py.text import safe
+from qsub_py.units import expand_pattern
+
+if TYPE_CHECKING:
+    from qsub_py.client import Client
+
+#: How much of an output is kept in the server (see node/reports.py): a shorter one is whole.
+_TAIL_BYTES = {State.COMPLETED: 4096}
+_FAILED_TAIL_BYTES = 16384
+#: A piece as the node sends it; a smaller one is the newest.
+_PIECE_BYTES = 256 * 1024
+#: How long a node may take to begin sending.
+_SILENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One task's output: where to look for it."""
+
+    job: JobInfo
+    spec: JobSpec
+    task: TaskInfo
+
+    @property
+    def node(self) -> str:
+        """The name of the node that has it, "" when none had the task."""
+        return self.task.outcome.node if self.task.outcome else self.task.node
+
+
+def print_outputs(
+    client: Client,
+    job: int,
+    *,
+    positions: Sequence[int] | None,
+    does_follow: bool,
+    errors: bool,
+) -> int:
+    """Print the outputs of a job's tasks, one after another; return how many were there."""
+    info = client.ask(lambda store: store.job(job))
+    spec = spec_of(client, info)
+    wanted = range(info.total) if positions is None else positions
+    is_headed = len(wanted) > 1
+    shown = 0
+    for position in wanted:
+        task = _task(client, info, position)
+        if task.state is State.PENDING and not does_follow:
+            continue
+        if does_follow and task.state is State.PENDING:
+            task = _await_start(client, info, position)
+        if is_headed:
+            _head(task_id(info, task.index), first=shown == 0)
+        shown += 1
+        _print_one(client, Output(info, spec, task), does_follow=does_follow, errors=errors)
+    return shown
+
+
+def _task(client: Client, job: JobInfo, position: int) -> TaskInfo:
+    return next(tasks_of(client, Picked(job, ((position, position),))))
+
+
+def _await_start(client: Client, job: JobInfo, position: int) -> TaskInfo:
+    """Return the task as soon as it runs or has ended."""
+    pause = 0.02
+    while True:
+        (state, _), *_rest = client.ask(lambda store: store.states(job.id, position, 1))
+        if state is not State.PENDING:
+            return _task(client, job, position)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
+
+
+def _head(name: str, *, first: bool) -> None:
+    """Print whose output follows, as tail(1) does."""
+    print(("" if first else "\n") + f"==> {name} <==", flush=True)
+
+
+def _print_one(client: Client, output: Output, *, does_follow: bool, errors: bool) -> None:
+    write = _writer()
+    while True:
+        attempt = output.task.attempt
+        if errors and output.spec.error:
+            _print_file(output, write)
+        else:
+            for piece in _pieces(client, output, does_follow=does_follow):
+                write(piece)
+        write(b"")
+        if not does_follow or output.task.outcome is not None:
+            return
+        task = _settled(client, output)
+        if task.outcome is not None and task.attempt == attempt:
+            return
+        common.hint(f"qlog: attempt {attempt} ended; the task runs again")
+        output = Output(output.job, output.spec, _await_start(client, output.job, task.position))
+
+
+def _settled(client: Client, output: Output) -> TaskInfo:
+    """Return the task once the server has its end (it comes just after the log's)."""
+    deadline = time.monotonic() + _SILENCE_S
+    while True:
+        task = _task(client, output.job, output.task.position)
+        is_same = task.state in (State.RUNNING, State.COMPLETING)
+        if not (is_same and task.attempt == output.task.attempt) or time.monotonic() > deadline:
+            return task
+        time.sleep(0.1)
+
+
+def _pieces(client: Client, output: Output, *, does_follow: bool) -> Iterator[bytes]:
+    """Yield a task's output: all of it where its node answers, else the tail."""
+    tail = client.ask(lambda store: store.tail(output.job.id, output.task.position))
+    most = _TAIL_BYTES.get(output.task.state, _FAILED_TAIL_BYTES)
+    if output.task.outcome is not None and 0 < len(tail) < most:
+        yield tail
+        return
+    sent = False
+    for piece in _live(client, output, does_follow=does_follow):
+        sent = True
+        yield piece
+    if not sent and tail:
+        common.hint(f"qlog: node {output.node} does not answer; the last {len(tail)} bytes:")
+        yield tail
+
+
+def _live(client: Client, output: Output, *, does_follow: bool) -> Iterator[bytes]:
+    """Yield the pieces that the node sends."""
+    name = secrets.token_hex(8)
+    if not _order(client, output, name):
+        return
+    after, last = "0", time.monotonic()
+    has_sent = False
+    while True:
+        entries = _entries(client, name, after)
+        for number, fields in entries:
+            after, last, has_sent = number, time.monotonic(), True
+            if piece := fields.get(b"d", b""):
+                yield piece
+            if b"end" in fields or (not does_follow and len(piece) < _PIECE_BYTES):
+                return
+        silent_s = time.monotonic() - last
+        if not entries and not does_follow and silent_s > (0.5 if has_sent else _SILENCE_S):
+            return
+        if silent_s > _SILENCE_S and does_follow and not _still_runs(client, output):
+            return
+
+
+def _entries(client: Client, name: str, after: str) -> list[tuple[str, dict[bytes, bytes]]]:
+    return client.ask(lambda store: store.follow(name, after, block_s=1.0))
+
+
+def _order(client: Client, output: Output, name: str) -> bool:
+    """Ask the node that has the task for its output; False when it cannot be asked."""
+    nodes = client.ask(lambda store: store.nodes())
+    uid = next((node.uid for node in nodes if node.name == output.node), None)
+    if uid is None:
+        return False
+    order = {"op": "tail", "job": output.job.id, "uid": output.job.uid,
+             "position": output.task.position, "log": name}  # fmt: skip
+    client.ask(
+        lambda store: store.follow(name, "0", block_s=0.001)
+    )  # it is wanted: before it is sent
+    client.ask(lambda store: store.order_node(uid, json.dumps(order)))
+    return True
+
+
+def _still_runs(client: Client, output: Output) -> bool:
+    (state, _), *_rest = client.ask(
+        lambda store: store.states(output.job.id, output.task.position, 1)
+    )
+    return state in (State.RUNNING, State.COMPLETING)
+
+
+def _print_file(output: Output, write: Callable[[bytes], None]) -> None:
+    """Print the errors' own file, which is where the task ran (perhaps shared with this host)."""
+    spec = output.spec
+    path = os.path.join(spec.cwd, expand_pattern(
+        spec.error, job=output.job.id, index=output.task.index, name=spec.name, user=spec.owner,
+        node=output.node, is_array=spec.is_array,
+    ))  # fmt: skip
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                write(piece)
+    except OSError as error:
+        common.complain(f"qlog: {path}: {error.strerror}; it is on node {output.node}")
+
+
+def _writer() -> Callable[[bytes], None]:
+    """Return what writes bytes to standard output, made harmless on a terminal; b"" flushes."""
+    raw = sys.stdout.buffer
+    if not sys.stdout.isatty():
+
+        def pass_on(data: bytes) -> None:
+            sys.stdout.flush()
+            raw.write(data)
+            raw.flush()
+
+        return pass_on
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def show(data: bytes) -> None:
+        text = decoder.decode(data, final=not data).replace("\r\n", "\n").replace("\r", "\n")
+        sys.stdout.write(safe(text, keep="\n\t"))
+        sys.stdout.flush()
+
+    return show

@@ -1,0 +1,203 @@
+"""What qnode does with nodes and the server beyond one call of the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from qsub_py import render
+from qsub_py.cli import common
+from qsub_py.cli.tasks import seconds
+from qsub_py.config import Config, redact
+from qsub_py.errors import ConfigError, NodeError
+from qsub_py.model import NodeInfo
+from qsub_py.text import safe
+from qsub_py.units import format_size
+
+if TYPE_CHECKING:
+    from qsub_py.client import Client
+
+_GONE_S = 30.0
+
+
+def chosen(client: Client, names: Sequence[str], *, everything: bool = False) -> list[NodeInfo]:
+    """Return the live nodes called `names`; without names those of this host. NodeError."""
+    nodes = client.ask(lambda store: store.nodes())
+    if everything:
+        return nodes
+    if not names:
+        here = _local_uids(client.config)
+        found = [node for node in nodes if node.uid in here]
+        if not found:
+            raise NodeError("no node runs on this host", hint="`qnode list` shows those elsewhere")
+        return found
+    by_name = {node.name: node for node in nodes}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise NodeError(f"no node is called {', '.join(missing)}", hint="see `qnode list`")
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def _local_uids(config: Config) -> set[str]:
+    from qsub_py.node.launch import local_nodes
+
+    return {settings.uid for settings, _, _ in local_nodes(config)}
+
+
+def stop_nodes(client: Client, nodes: Sequence[NodeInfo], *, now: bool) -> int:
+    """Tell nodes to stop; wait for those that run nothing. Returns the exit code."""
+    order = json.dumps({"op": "stop", "now": now})
+    for node in nodes:
+        _tell(client, node.uid, order)
+    code = 0
+    for node in nodes:
+        if node.running and not now:
+            print(f"node {node.name} stops when what it runs ({node.running} tasks) has ended")
+            common.hint("qnode: `qnode stop --now` takes them away, to run again elsewhere")
+        elif _await_gone(client, node):
+            print(f"node {node.name} has stopped")
+        else:
+            common.complain(f"qnode: node {node.name} has not confirmed yet; see `qnode logs`")
+            code = 75
+    return code
+
+
+def _tell(client: Client, uid: str, order: str) -> None:
+    client.ask(lambda store: store.drain(uid, reason="stopping"))
+    client.ask(lambda store: store.order_node(uid, order))
+
+
+def _await_gone(client: Client, node: NodeInfo) -> bool:
+    deadline = time.monotonic() + _GONE_S
+    while time.monotonic() < deadline:
+        if all(other.uid != node.uid for other in client.ask(lambda store: store.nodes())):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def switch(client: Client, node: NodeInfo, *, drains: bool, reason: str = "") -> None:
+    """Let a node start nothing new, or let it work again."""
+    if drains:
+        client.ask(lambda store: store.drain(node.uid, reason=reason))
+    else:
+        client.ask(lambda store: store.resume(node.uid))
+
+
+def restart_local(config: Config, names: Sequence[str]) -> list[str]:
+    """Start the agents of this host's running nodes anew; returns their names."""
+    from qsub_py.node import launch
+
+    here = [(settings, where) for settings, where, is_up in launch.local_nodes(config) if is_up]
+    unknown = set(names) - {settings.name for settings, _ in here}
+    if unknown or not here:
+        what = f"called {', '.join(sorted(unknown))} runs" if unknown else "runs"
+        raise NodeError(f"no node {what} on this host", hint="start one with `qnode start`")
+    done = []
+    for settings, node_dir in here:
+        if names and settings.name not in names:
+            continue
+        pid = int((node_dir / "agent.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while launch.is_running(node_dir) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        launch.start(
+            config, name=settings.name, cpus=settings.cpus, mem_bytes=settings.mem_bytes,
+            gpus=settings.gpus, features=settings.features, queues=settings.queues,
+        )  # fmt: skip
+        done.append(settings.name)
+    return done
+
+
+def print_logs(config: Config, name: str | None, count: int) -> None:
+    """Print the last lines of the logs of a node's agent and keeper."""
+    from qsub_py.node.launch import local_nodes
+
+    found = [
+        (settings, where)
+        for settings, where, is_up in local_nodes(config)
+        if settings.name == name or (name is None and is_up)
+    ]
+    if not found:
+        raise NodeError(f"no node {name or ''} was started on this host".replace("  ", " "))
+    for settings, node_dir in found:
+        for kind in ("agent", "keeper"):
+            path = node_dir / f"{kind}.log"
+            if not path.exists() or not path.stat().st_size:
+                continue
+            print(f"==> {settings.name} {kind}: {path} <==")
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in deque(file, maxlen=count):
+                    print(safe(line.rstrip("\n"), keep="\t"))
+
+
+def start_server(config: Config) -> str:
+    """Start the embedded server and return a sentence."""
+    _check_embedded(config)
+    from qsub_py.reach import endpoint
+
+    url, _ = endpoint(config)
+    return f"the server runs at {redact(url)}"
+
+
+def stop_server(config: Config) -> str:
+    """Stop the embedded server and return a sentence."""
+    _check_embedded(config)
+    from qsub_py import server
+
+    was_running = server.stop(config.server_path())
+    return "the server has stopped" if was_running else "the server did not run"
+
+
+def show_status(config: Config, *, as_json: bool) -> int:
+    """Print how the server is; returns the exit code."""
+    if config.url:
+        return _show_configured(as_json=as_json)
+    from qsub_py import server
+
+    status = server.status(config.server_path())
+    if as_json:
+        render.show_json(asdict(status))
+    else:
+        pairs = [("server", status.state), ("directory", str(config.server_path()))]
+        if status.state == "running":
+            used, most = format_size(status.memory_bytes), format_size(status.maxmemory_bytes)
+            pairs += [
+                ("socket", status.socket), ("program", f"{status.program} {status.version}"),
+                ("pid", str(status.pid)), ("up", seconds(status.uptime_s)),
+                ("memory", f"{used} of {most}"),
+                ("clients", str(status.clients)),
+            ]  # fmt: skip
+        render.show_fields(pairs)
+        sys.stdout.flush()
+    return 0 if status.state == "running" else 69
+
+
+def _show_configured(*, as_json: bool) -> int:
+    client = common.connect()
+    health = client.store.health()
+    if as_json:
+        render.show_json({"state": "running", "url": client.store.url, **asdict(health)})
+    else:
+        limit = format_size(health.memory_limit_bytes) if health.memory_limit_bytes else "no limit"
+        render.show_fields([
+            ("server", "running"), ("url", client.store.url),
+            ("memory", f"{format_size(health.memory_bytes)} of {limit}"),
+        ])  # fmt: skip
+    return 0
+
+
+def _check_embedded(config: Config) -> None:
+    if config.url:
+        raise ConfigError(
+            f"the server is the one at {redact(config.url)}, which is not ours to start or stop",
+            hint="unset QSUB_URL (or url in the configuration) for the embedded one",
+        )

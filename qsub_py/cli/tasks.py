@@ -1,0 +1,109 @@
+"""The tasks of a job as qstat shows them: states from the store, ends from verified outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from qsub_py.cli.ids import Picked, spec_of
+from qsub_py.cli.shapes import RIGHT
+from qsub_py.model import JobInfo, JobSpec, Segments, State, TaskInfo
+from qsub_py.render import Table
+from qsub_py.units import format_array, format_duration, format_size
+
+if TYPE_CHECKING:
+    from qsub_py.client import Client
+
+HEADINGS = ("JOBID", "ST", "NODE", "ATTEMPT", "EXIT", "WALL", "CPU", "RSS", "REASON")
+
+
+def tasks_of(client: Client, picked: Picked) -> Iterator[TaskInfo]:
+    """Yield the tasks that `picked` names, by position; ended ones with their outcome."""
+    job, spec = picked.job, spec_of(client, picked.job)
+    running = {task.position: task for task in client.ask(lambda s: s.running(job.id, spec))}
+    for first, last in picked.ranges if picked.ranges is not None else ((0, job.total - 1),):
+        # 4096 at once: a task in a million is shown without reading the million.
+        for at in range(first, last + 1, 4096):
+            count = min(4096, last + 1 - at)
+            yield from _slice(client, job, spec, at, count, running)
+
+
+def _slice(
+    client: Client, job: JobInfo, spec: JobSpec, first: int, count: int,
+    running: dict[int, TaskInfo],
+) -> Iterator[TaskInfo]:  # fmt: skip
+    states = client.ask(lambda store: store.states(job.id, first, count))
+    ended = [first + i for i, (state, _) in enumerate(states) if state.is_terminal]
+    outcomes = {o.position: o for o in client.outcomes(job.id, ended)} if ended else {}
+    for offset, (state, attempt) in enumerate(states):
+        at = first + offset
+        task = running.get(at) or TaskInfo(job.id, at, spec.index(at), state, attempt)
+        outcome = outcomes.get(at)
+        yield replace(
+            task,
+            state=state,
+            outcome=outcome,
+            attempt=outcome.attempt if outcome else task.attempt,
+        )
+
+
+def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, now: float) -> Table:
+    """Return the table of tasks of jobs (job, why it waits, tasks); waiting ones in one row."""
+    rows: list[tuple[str, ...]] = []
+    for job, why, tasks in groups:
+        waiting = [task.index for task in tasks if task.state is State.PENDING]
+        rows += [_row(job, task, now) for task in tasks if task.state is not State.PENDING]
+        if waiting:
+            name = pending_id(job, waiting)
+            rows.append((name, "PD", "", "", "", "", "", "", f"({why})" if why else ""))
+    return Table(HEADINGS, tuple(rows), RIGHT)
+
+
+def pending_id(job: JobInfo, indices: Sequence[int]) -> str:
+    """Return how waiting tasks are shown: `12_[5-1024%8]`, `12_3`, or `12` of a plain job."""
+    if not job.is_array and job.total == 1:
+        return str(job.id)
+    if len(indices) == 1:
+        return f"{job.id}_{indices[0]}"
+    return f"{job.id}_[{format_array(runs(indices), job.limit, width=40)}]"
+
+
+def runs(indices: Sequence[int]) -> Segments:
+    """Return numbers as ranges: runs of neighbours, or of one step where that is all there is."""
+    steps = {b - a for a, b in pairwise(indices)}
+    if len(steps) == 1 and (step := steps.pop()) > 0:
+        return Segments(((indices[0], indices[-1], step),))
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and index == parts[-1][1] + 1:
+            parts[-1][1] = index
+        else:
+            parts.append([index, index])
+    return Segments(tuple((first, last, 1) for first, last in parts))
+
+
+def task_id(job: JobInfo, index: int) -> str:
+    """Return a task's id as users write it; a plain job's task goes by the job's."""
+    return str(job.id) if not job.is_array and job.total == 1 else f"{job.id}_{index}"
+
+
+def _row(job: JobInfo, task: TaskInfo, now: float) -> tuple[str, ...]:
+    name, end = task_id(job, task.index), task.outcome
+    if end is None:
+        wall = format_duration(now - task.started_at) if task.started_at else ""
+        return (name, task.state.short, task.node, str(task.attempt), "", wall, "", "", "")
+    ran = end.started_at > 0
+    code = f"signal {end.signal}" if end.signal else str(end.exit_code)
+    return (
+        name, task.state.short, end.node, str(end.attempt), code if ran else "",
+        seconds(end.ended_at - end.started_at) if ran else "",
+        seconds(end.cpu_s) if ran else "",
+        format_size(end.max_rss_bytes) if end.max_rss_bytes else "", end.reason,
+    )  # fmt: skip
+
+
+def seconds(value: float) -> str:
+    """Return a duration: `0.12s` below a minute, Slurm's form above."""
+    return f"{value:.2f}s" if value < 60 else format_duration(value)

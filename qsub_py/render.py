@@ -1,0 +1,162 @@
+"""How tables, JSON and progress look; the only module that knows rich, and only on a terminal.
+
+Everything shown passes `safe`: a job's name cannot drive the terminal. Off a terminal tables
+are plain aligned text, so that `qstat | awk` keeps working.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from qsub_py.text import safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+#: Below this a table is unreadable anyway; narrower terminals wrap it.
+LEAST_WIDTH = 40
+_STYLES = {
+    "R": "green", "CG": "green", "CD": "dim", "PD": "yellow", "S": "yellow",
+    "F": "red", "TO": "red", "OOM": "red", "NF": "red", "DF": "red", "CA": "dim",
+    "up": "green", "draining": "yellow", "lost": "red", "down": "dim",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text: headings and rows of as many cells."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    #: Headings of columns that are numbers, set to the right.
+    right: frozenset[str] = frozenset()
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Whether a person looks at this stream (standard output)."""
+    try:
+        return (stream or sys.stdout).isatty()
+    except ValueError:  # closed
+        return False
+
+
+def show(table: Table, *, header: bool = True) -> None:
+    """Print a table to standard output: coloured on a terminal, plain text elsewhere."""
+    if is_terminal() and os.environ.get("TERM") != "dumb":
+        _console(sys.stdout).print(_rich(table, header=header))
+    else:
+        for line in lines(table, header=header):
+            print(line)
+
+
+def lines(table: Table, *, header: bool = True) -> Iterator[str]:
+    """Yield the lines of a table as plain text."""
+    rows = [table.headings] * header + [tuple(safe(cell) for cell in row) for row in table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if heading in table.right else cell.ljust(width)
+            for cell, width, heading in zip(row, widths, table.headings, strict=True)
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def show_fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print named values, one a line."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        print(f"{name:<{width}}  {safe(value)}".rstrip())
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if console.width < LEAST_WIDTH:
+        console.width = LEAST_WIDTH
+    return console
+
+
+def _rich(table: Table, *, header: bool) -> RichTable:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=None, show_header=header, pad_edge=False, header_style="bold")
+    for heading in table.headings:
+        is_wide = heading in ("NAME", "NODELIST(REASON)", "REASON", "FEATURES", "RESULT")
+        shown.add_column(
+            heading,
+            justify="right" if heading in table.right else "left",
+            no_wrap=True,
+            overflow="ellipsis" if is_wide else "fold",
+            min_width=4 if is_wide else len(heading),
+        )
+    for row in table.rows:
+        cells = [
+            Text(safe(cell), style=_style(heading, cell))
+            for heading, cell in zip(table.headings, row, strict=True)
+        ]
+        shown.add_row(*cells)
+    return shown
+
+
+def _style(heading: str, cell: str) -> str:
+    return _STYLES.get(cell, "") if heading in ("ST", "STATE") else ""
+
+
+def watch(make: Callable[[], Table], *, interval_s: float, title: str = "") -> None:
+    """Show a table anew every `interval_s` seconds until interrupted."""
+    if not is_terminal():
+        while True:
+            show(make())
+            print(flush=True)
+            time.sleep(interval_s)
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    def screen() -> Group:
+        table = make()
+        head = Text(f"{title}  {time.strftime('%H:%M:%S')}  (Ctrl-C ends)\n", style="dim")
+        return Group(head, _rich(table, header=True) if table.rows else Text("nothing to show"))
+
+    with Live(console=_console(sys.stdout), screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(screen(), refresh=True)
+            time.sleep(interval_s)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar on standard error while the block runs; yields update(done, total, note).
+
+    Shows nothing off a terminal.
+    """
+    if not is_terminal(sys.stderr):
+        yield lambda done, total, note: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=30),
+        MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
+        number = bar.add_task(safe(label), total=None, note="")
+        yield lambda done, total, note: bar.update(
+            number, completed=done, total=total, note=safe(note)
+        )
