@@ -6,10 +6,10 @@ from qsub_py import server
 from qsub_py.config import Config, claim_serving
 
 
-def endpoint(config: Config) -> tuple[str, str]:
+def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
     """Return (URL, password) of the cluster's server, which runs when this returns.
 
-    Raises ConfigError, StoreUnavailable (it cannot be started), StoreBusy (it reads its files).
+    Waits up to `wait_s` for a server that starts or reads its files. Raises ConfigError, StoreUnavailable (it cannot be started), StoreBusy (it reads its files).
     """
     if config.url:
         return config.url, ""
@@ -20,5 +20,6 @@ def endpoint(config: Config) -> tuple[str, str]:
         binary=config.server.binary,
         maxmemory_bytes=config.server.maxmemory_bytes,
         appendfsync=config.server.appendfsync,
+        wait_s=wait_s,
     )
     return found.url, found.password

@@ -137,6 +137,13 @@ class StoreCore:
         data = self.blob(entry[b"b"].decode()) if entry[b"b"] else entry[b"d"]
         return int(number.split(b"-")[0]) - 1, int(entry[b"n"]), data, entry[b"s"]
 
+    def purge(self, before: float) -> int:
+        """Delete jobs that ended before this time; returns how many steps were done."""
+        steps = 0
+        while self._call("purge", f"{before * 1000:.0f}"):
+            steps += 1
+        return steps
+
     def now(self) -> float:
         """Return the server's clock, in epoch seconds."""
         seconds, micros = self.link.command("TIME")
@@ -324,13 +331,6 @@ class Store(StoreCore):
     def order_node(self, node: str, text: str) -> int:
         """Give an order (JSON) to one node (uid); returns its sequence number."""
         return int(self._call("order", "", node, text)[1])
-
-    def purge(self, before: float) -> int:
-        """Delete jobs that ended before this time; returns how many steps were done."""
-        steps = 0
-        while self._call("purge", f"{before * 1000:.0f}"):
-            steps += 1
-        return steps
 
     def _switch(self, verb: str, job: int) -> bool:
         reply = int(self._call(verb, job))

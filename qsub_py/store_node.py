@@ -44,8 +44,9 @@ class Claim:
     """The answer to a claim."""
 
     now_at: float
-    #: Every lane was looked at: the node is among the idle, which are woken.
-    is_all: bool
+    #: There may be more for this node: claim again at once. Else it is full, or among the
+    #: idle, which are woken.
+    has_more: bool
     #: A recovery is going on; nothing is given out.
     must_wait: bool
     #: 0: nothing is due.
@@ -224,11 +225,11 @@ def _claim(reply: list[bytes]) -> Claim:
     _accepted(reply)
     now_at = int(reply[1]) / 1000
     if reply[0] == b"wait":
-        return Claim(now_at, True, True, 0.0, ())
+        return Claim(now_at, False, True, 0.0, ())
     if reply[0] != b"ok":
         raise StoreError(f"claim answered {reply[0]!r}")
     batches = tuple(_batch(row) for row in reply[4:])
-    return Claim(now_at, bool(reply[2]), False, int(reply[3]) / 1000, batches)
+    return Claim(now_at, reply[2] == 2, False, int(reply[3]) / 1000, batches)
 
 
 def _batch(row: object) -> Batch:

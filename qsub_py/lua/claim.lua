@@ -2,7 +2,8 @@
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id, request number, most batches,
 --       hints ("job:tasks,job:tasks": how many short tasks of a job to put into one slot)
--- Returns {'ok', now ms, is all looked at, next due ms or 0, batch, ...}, each batch
+-- Returns {'ok', now ms, what is left, next due ms or 0, batch, ...}; what is left: 1 nothing now,
+--         2 more to look at with the next claim, 0 no room. Each batch is
 --         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus};
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
@@ -148,12 +149,12 @@ save_free(node)
 
 -- With room left the node is idle from now on, so that whatever comes wakes it; `at_end` says
 -- that nothing is left to look at now.
-local has_room = #batches < most and budget > 0 and node.state == 'up'
-local at_end = has_room and #lanes < 64 and not unsure
-redis.call('HSET', key('node', uid), 'lane_from', (has_room and not at_end) and from + 64 or 0)
+local has_room = #batches < most and node.state == 'up'
+local at_end = has_room and budget > 0 and #lanes < 64 and not unsure
+redis.call('HSET', key('node', uid), 'lane_from', (has_room and #lanes == 64 and i > 64) and from + 64 or 0)
 if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
 local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-local reply, slots = {'ok', NOW, at_end and 1 or 0, tonumber(due[2] or 0)}, {}
+local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, tonumber(due[2] or 0)}, {}
 for k = 1, #batches do
   slots[k] = batches[k].slot
   reply[#reply + 1] = show(batches[k], jobs[batches[k].job].uid)

@@ -49,11 +49,19 @@ local function take_back(slot, j, first, count, attempt, epoch)
   return table.concat(mask)
 end
 
+-- A store that was rolled back must not give out the numbers of slots that are held.
+local function pass_slot(slot)
+  if tonumber(slot) > tonumber(redis.call('HGET', key('node', uid), 'slotseq') or 0) then
+    redis.call('HSET', key('node', uid), 'slotseq', slot)
+  end
+end
+
 local reply = {'ok'}
 for i = 6, #ARGV, 6 do
   local slot, id, first, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   local attempt, epoch = string.match(ARGV[i + 5], '(%d+):(%d+)')
   attempt, epoch = tonumber(attempt), tonumber(epoch)
+  pass_slot(slot)
   local b, j = load_batch(uid, slot), load(id)
   if not j or j.uid ~= ARGV[i + 2] then
     reply[#reply + 1] = string.rep('0', count)

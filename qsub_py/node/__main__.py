@@ -29,6 +29,7 @@ from qsub_py.store_node import NodeStore
 
 #: Shorter than the silence after which the keeper takes an agent for dead.
 _TIMEOUT_S = 4.0
+_REVIVE_S = 2.0
 
 
 def main() -> None:
@@ -74,9 +75,17 @@ def _make(node_dir: Path) -> Agent:
     _link_cloudpickle(node_dir)
     waiter = Waiter(waiting, store.keys.inbox(settings.uid))
     return Agent(
-        node_dir, settings, store, waiter, ring, _shown(settings), (hardware.python_minor(),),
-        agent_argv(node_dir), lambda: endpoint(config),
-    )  # fmt: skip
+        node_dir,
+        settings,
+        store,
+        waiter,
+        ring,
+        shown=_shown(settings),
+        pythons=(hardware.python_minor(),),
+        agent_argv=agent_argv(node_dir),
+        revive=lambda: endpoint(config, wait_s=_REVIVE_S),
+        retention_s=config.retention_s,
+    )
 
 
 def _links(config: Config) -> tuple[Link, Link]:

@@ -206,7 +206,10 @@ class Jobs:
             bare = [self._call_task(job, batch.first + at, 0, 0) for at in range(batch.count)]
             return bare, [(0, len(_BARE_CALL))], _BARE_CALL
         tasks: Any
-        chunks, where, body, at = [], [], [], batch.first
+        chunks: list[tuple[int, int]] = []
+        where: list[tuple[int, int, int]] = []
+        body: list[bytes] = []
+        at = batch.first
         while at < batch.first + batch.count:
             first, count, data = self._chunk(job, at)
             offset = sum(map(len, body))
