@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -22,7 +23,7 @@ from qsub_py.node.keeper_link import KeeperLink, keeper_answers
 from qsub_py.node.wire import Item, read_items
 
 ROOT = str(Path(__file__).resolve().parents[1])
-DEADLINE_S = 30.0
+DEADLINE_S = 20.0
 UID = "00000000000000aa"
 
 
@@ -65,6 +66,13 @@ def chunk(calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]) -> bytes:
     return b"R" + struct.pack("<I", len(packed)) + sizes + b"".join(packed)
 
 
+def by_value(fn: Any) -> bytes:
+    """Pickle a function with its module's own functions by value, as the client does."""
+    cloudpickle.register_pickle_by_value(sys.modules[fn.__module__])
+    data: bytes = cloudpickle.dumps(fn)
+    return data
+
+
 class Keeper:
     """A keeper process and our connection to it."""
 
@@ -93,7 +101,7 @@ class Keeper:
         if self.link is not None:
             self.link.close()
         self.link = KeeperLink.connect(self.node_dir)
-        self.send({"op": "hello", "version": 1, "pid": os.getpid()})
+        self.state()
         if fence_s is not None:
             self.fence(fence_s)
         return self
@@ -204,13 +212,15 @@ class Keeper:
         first: int = 0,
         attempt: int = 1,
         tasks: Any = None,
-        packed: bytes | None = None,
+        packed: list[bytes] | None = None,
+        at: int = 0,
         **common: Any,
     ) -> list[Any]:
         """Hand over a batch of calls: a list of argument tuples; return its key."""
         path = self.node_dir / f"fn-{uid}"
-        path.write_bytes(b"R" + (fn if isinstance(fn, bytes) else cloudpickle.dumps(fn)))
-        body = packed if packed is not None else chunk((args, {}) for args in calls)
+        path.write_bytes(b"R" + (fn if isinstance(fn, bytes) else by_value(fn)))
+        chunks = packed or [chunk((args, {}) for args in calls)]
+        offsets = itertools.accumulate(map(len, chunks), initial=0)
         settings = {
             "python": "",
             "env": {"PATH": os.environ["PATH"]},
@@ -223,7 +233,7 @@ class Keeper:
             "fn_path": str(path),
             **common,
         }
-        compact = {"first": first, "count": len(calls), "chunk": 0, "at": 0}
+        compact = {"first": first, "count": len(calls), "chunk": 0, "at": at}
         info = {"job": 1, "uid": uid, "first": first, "count": len(calls)}
         order = {
             "op": "run",
@@ -232,9 +242,9 @@ class Keeper:
             "kind": "call",
             "common": settings,
             "tasks": tasks or {**compact, "index_first": first, "index_step": 1},
-            "chunks": [[0, len(body)]],
+            "chunks": [[start, len(data)] for start, data in zip(offsets, chunks, strict=False)],
         }
-        self.send(order, body)
+        self.send(order, b"".join(chunks))
         return [slot, uid, first, attempt, 1]
 
     def state(self) -> dict[str, Any]:

@@ -6,14 +6,13 @@ more: the agent learns that from `state`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterable
 
 from qsub_py.node.ledger import Entry, Key, Ledger, Report, unpack_positions
-from qsub_py.node.processes import COOKIE, all_pids, boot_id, send_signal, stat_of
+from qsub_py.node.processes import all_pids, boot_id, cookie_of, send_signal, stat_of
 from qsub_py.node.runner import MARK_LAYOUT
 from qsub_py.node.wire import Header, Item
 
@@ -96,17 +95,9 @@ def _living(cookies: set[bytes], sessions: set[int]) -> list[tuple[int, int]]:
         stat = stat_of(pid)
         if stat is None or stat[0] in "ZX":
             continue
-        if stat[2] in sessions or _cookie_of(pid) in cookies:
+        if stat[2] in sessions or cookie_of(pid, stat[1]) in cookies:
             found.append((pid, stat[3]))
     return found
-
-
-def _cookie_of(pid: int) -> bytes:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        for entry in file.read().split(b"\0"):
-            if entry.startswith(COOKIE + b"="):
-                return entry[len(COOKIE) + 1 :]
-    return b""
 
 
 def _key(header: Header) -> Key:

@@ -14,12 +14,19 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 COOKIE = b"QSUB_COOKIE"
+_COOKIE_IS = COOKIE + b"="
+_EXEC_LOOKS = 5
+#: The parent of the kernel's own threads, which have no environment.
+_KTHREADD = 2
 _PR_SET_CHILD_SUBREAPER = 36
 #: Look at single pids in a range this wide; beyond it listing /proc is cheaper.
 _NARROW = 256
+#: On a machine that forks without pause the search must end all the same.
+_LOOKS = 100
 _ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
 
@@ -51,15 +58,22 @@ def all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def carries(pid: int, cookie: bytes) -> bool:
-    """Whether the environment that `pid` was started with holds `cookie`."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            data = file.read()
-    except OSError:
-        return False
-    entry = COOKIE + b"=" + cookie
-    return data.startswith(entry + b"\0") or (b"\0" + entry + b"\0") in data
+def cookie_of(pid: int, parent: int) -> bytes:
+    """Return the cookie in the environment that `pid` was started with, b"" without one."""
+    for _ in range(_EXEC_LOOKS):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                data = file.read()
+        except OSError:
+            return b""
+        if data or _KTHREADD in (pid, parent):
+            break
+        # In the middle of execve a process shows no environment for some 100 us.
+        time.sleep(0.0002)
+    for entry in data.split(b"\0"):
+        if entry.startswith(_COOKIE_IS):
+            return entry[len(_COOKIE_IS) :]
+    return b""
 
 
 def send_signal(pid: int, number: int, start: int) -> bool:
@@ -117,12 +131,12 @@ class ForkMeter:
         """Return the pid given out last."""
         return int(os.pread(self._fd, 128, 0).split()[-1])
 
-    def since(self, pid: int, ordinal: int) -> Sequence[int]:
-        """Return the pids that may be younger than our `ordinal`th spawn, which got `pid`."""
+    def since(self, pid: int, ordinal: int) -> tuple[int, Sequence[int]]:
+        """Return the last pid, and all that may be younger than our `ordinal`th spawn `pid`."""
         last = self.last_pid()
         if last - pid == self.spawned - ordinal:
-            return ()
-        return self.between(pid, last)
+            return last, ()
+        return last, self.between(pid, last)
 
     @staticmethod
     def between(pid: int, last: int) -> Sequence[int]:
@@ -141,39 +155,38 @@ class Tree:
         self._meter = meter
         self._ordinal = meter.spawned
 
-    def members(self, pids: Iterable[int] | None = None) -> list[tuple[int, int]]:
-        """Return (pid, start) of its live processes among `pids` (None: among all)."""
+    def members(self) -> list[tuple[int, int]]:
+        """Return (pid, start) of all its live processes."""
+        return self._search(self._meter.last_pid(), all_pids())
+
+    def leftovers(self) -> list[tuple[int, int]]:
+        """Return some of what outlived the main process; cheap when it never forked."""
+        last, pids = self._meter.since(self.pid, self._ordinal)
+        return self._search(last, pids) if pids else []
+
+    def _search(self, last: int, pids: Iterable[int]) -> list[tuple[int, int]]:
+        """Return its live processes among `pids`, which reach up to the pid `last`.
+
+        One that we saw may have forked and died before we looked closer (the double fork of
+        a daemon); so an empty hand counts only when nobody forked meanwhile.
+        """
+        for _ in range(_LOOKS):
+            found = self._belonging(pids)
+            before, last = last, self._meter.last_pid()
+            if found or last == before:
+                return found
+            pids = self._meter.between(before, last)
+        return []
+
+    def _belonging(self, pids: Iterable[int]) -> list[tuple[int, int]]:
         found = []
-        for pid in all_pids() if pids is None else pids:
+        for pid in pids:
             stat = stat_of(pid)
             if stat is None or stat[0] in "ZX":
                 continue
-            if stat[2] == self.pid or carries(pid, self.cookie):
+            if stat[2] == self.pid or cookie_of(pid, stat[1]) == self.cookie:
                 found.append((pid, stat[3]))
         return found
-
-    def leftovers(self) -> list[tuple[int, int]]:
-        """Return what outlived the main process; cheap when it never forked."""
-        pids = self._meter.since(self.pid, self._ordinal)
-        last = self._meter.last_pid() if pids else 0
-        while pids:
-            found = self.members(pids)
-            if found:
-                return self.members()
-            # One of them may have forked and died while we looked (a daemon's double fork).
-            before, last = last, self._meter.last_pid()
-            pids = self._meter.between(before, last) if last != before else ()
-        return []
-
-    def signal_main_group(self, number: int) -> bool:
-        """Signal the main process's group; False when it is empty."""
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return True
 
     def signal(self, number: int) -> None:
         """Send a signal once to each process of the tree."""

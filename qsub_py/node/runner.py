@@ -41,7 +41,8 @@ _FRAME_HEAD = struct.Struct("<II")
 FILE_BYTES = 1 << 20
 #: Wake the keeper at most this often, but before the pipe is full.
 _NUDGE_S = 0.002
-_NUDGE_BYTES = 32 << 10
+_NUDGE_BYTES = 24 << 10
+_PIECE_BYTES = 4 << 10
 #: Shorter calls are not worth asking the kernel for their cpu time and memory.
 _MEASURE_S = 0.001
 _FUNCTIONS = 8
@@ -486,10 +487,15 @@ class Runner:
     # -- talking ---------------------------------------------------------------------------
 
     def _send(self, index: int, text: bytes, body: bytes, moment: float = 0.0) -> None:
+        """Write a result; wake the keeper when it waited long, or before the pipe is full."""
         data = RESULT_HEAD.pack(index, len(text), len(body)) + text + body
-        self._unseen += len(data)
-        if self._unseen > _NUDGE_BYTES:
+        if self._unseen + len(data) > _NUDGE_BYTES:
+            if len(data) > _NUDGE_BYTES:
+                # The keeper must see a piece of it, or it would not stay to take the rest.
+                os.write(RESULTS, data[:_PIECE_BYTES])
+                data = data[_PIECE_BYTES:]
             self._nudge()
+        self._unseen += len(data)
         written = os.write(RESULTS, data)
         while written < len(data):
             written += os.write(RESULTS, data[written:])

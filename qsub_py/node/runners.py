@@ -116,6 +116,7 @@ class Runner:
         self._place = place
         self._gone = gone
         self._buffer = bytearray()
+        self._staying = False
         self._pipes = Pipes.make(self.mark_path)
         self._mark = mmap.mmap(self._pipes.mark_file, mmap.PAGESIZE)
         self._channel = Channel(self._pipes.control)
@@ -138,7 +139,7 @@ class Runner:
         config = {
             "keeper": os.getpid(),
             "log": self.log_path,
-            "out_dir": self._place.out_path(""),
+            "out_dir": f"{self._place.node_dir}/out",
             "culprit": str(Path(child.__file__).resolve().parents[1] / "culprit.py"),
             "cloudpickle": _cloudpickle_path(),
         }
@@ -250,6 +251,15 @@ class Runner:
             self._buffer += data
         if self._buffer:
             self._deliver()
+        self._stay(bool(self._buffer))
+
+    def _stay(self, value: bool) -> None:
+        """Watch the pipe itself while half a result is in it: the runner waits for room."""
+        if value and not self._staying:
+            self._place.poller.watch(self._pipes.results, self.drain)
+        elif self._staying and not value:
+            self._place.poller.leave(self._pipes.results)
+        self._staying = value
 
     def _deliver(self) -> None:
         buffer, unpack, size = self._buffer, child.RESULT_HEAD.unpack_from, child.RESULT_HEAD.size
@@ -286,7 +296,7 @@ class Runner:
     def sweep_strays(self) -> None:
         """Kill what calls left behind: another job comes. The runner itself lives on."""
         meter = self._place.children.meter
-        if not meter.since(*self._forks):
+        if not meter.since(*self._forks)[1]:
             return
         for pid, start in self.tree.members():
             if pid != self.tree.pid:
@@ -310,6 +320,7 @@ class Runner:
         if caller is not None:
             caller.died(code, left)
         self._place.poller.leave(self._channel.fileno())
+        self._stay(False)
         self._mark.close()
         self._pipes.close()
         os.unlink(self.mark_path)
