@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Argument = str | bytes | int | float
@@ -45,7 +45,7 @@ class UnixConnection:
         self._database = parse_qs(parts.query).get("db", ["0"])[0]
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
 
     def connect(self) -> None:
         """Connect and authenticate; OSError, Refusal."""

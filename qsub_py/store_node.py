@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
-from qsub_py.store import StoreCore, _s
+from qsub_py.store_core import StoreCore
 from qsub_py.store_link import Argument, Link
+from qsub_py.store_rows import decoded
 
 #: The codes of a report beside the ends of model.State.
 LOST, RETURNED = 15, 14
@@ -117,7 +118,7 @@ class NodeStore(StoreCore):
             ",".join(queues), ",".join(pythons), *pairs,
         )  # fmt: skip
         if reply[0] == b"name":
-            raise Refused("NAME", _s(reply[1]))
+            raise Refused("NAME", decoded(reply[1]))
         self._incarnation = int(reply[1])
         return Welcome(
             int(reply[1]), int(reply[2]), int(reply[3]) / 1000, int(reply[4]) / 1000, bool(reply[5])
@@ -133,10 +134,10 @@ class NodeStore(StoreCore):
         rows = self.link.command("HGETALL", f"{self.keys.prefix}slots:{self.uid}")
         found = []
         for slot, text in zip(rows[::2], rows[1::2], strict=True):
-            part = _s(text).split("|")
+            part = decoded(text).split("|")
             uid = self.link.command("HGET", self.keys.job(int(part[0])), "uid")
             found.append(
-                Batch(int(slot), int(part[0]), _s(uid or b""), int(part[1]), int(part[2]),
+                Batch(int(slot), int(part[0]), decoded(uid or b""), int(part[1]), int(part[2]),
                       int(part[3]), int(part[4]), int(part[6]), int(part[7]),
                       tuple(int(g) for g in part[8].split(",") if g))
             )  # fmt: skip
@@ -188,7 +189,7 @@ class NodeStore(StoreCore):
     def renew(self, acknowledged: Iterable[int]) -> tuple[float, list[Order]]:
         """Renew the lease; returns the server's time and the standing orders."""
         reply = _accepted(self._call("renew", *self._me(), ",".join(map(str, acknowledged))))
-        orders = [Order(int(s), _s(t)) for s, t in zip(reply[2::2], reply[3::2], strict=True)]
+        orders = [Order(int(s), decoded(t)) for s, t in zip(reply[2::2], reply[3::2], strict=True)]
         return int(reply[1]) / 1000, sorted(orders, key=lambda order: order.seq)
 
     def housekeep(self) -> float:
@@ -217,7 +218,7 @@ class NodeStore(StoreCore):
 
 def _accepted(reply: list[bytes]) -> list[bytes]:
     if reply[0] in (b"RUNID", b"FENCED"):
-        raise Refused(_s(reply[0]))
+        raise Refused(decoded(reply[0]))
     return reply
 
 
@@ -229,14 +230,14 @@ def _claim(reply: list[bytes]) -> Claim:
     if reply[0] != b"ok":
         raise StoreError(f"claim answered {reply[0]!r}")
     batches = tuple(_batch(row) for row in reply[4:])
-    return Claim(now_at, reply[2] == 2, False, int(reply[3]) / 1000, batches)
+    return Claim(now_at, int(reply[2]) == 2, False, int(reply[3]) / 1000, batches)
 
 
 def _batch(row: object) -> Batch:
     assert isinstance(row, list)
     slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus = row
     return Batch(
-        slot=int(slot), job=int(job), uid=_s(uid), first=int(first), count=int(count),
+        slot=int(slot), job=int(job), uid=decoded(uid), first=int(first), count=int(count),
         attempt=int(attempt), epoch=int(epoch), cpus=int(cpus), mem_bytes=int(float(mem)),
-        gpus=tuple(int(g) for g in _s(gpus).split(",") if g),
+        gpus=tuple(int(g) for g in decoded(gpus).split(",") if g),
     )  # fmt: skip

@@ -11,8 +11,8 @@ import select
 from collections.abc import Mapping
 
 from qsub_py.keys import Keys
-from qsub_py.store import ResultEntry, _entry
 from qsub_py.store_link import Argument, Link
+from qsub_py.store_rows import ResultEntry, entry
 
 #: At most so many entries of each job in one reply.
 _LIMIT = 64
@@ -57,7 +57,7 @@ class ResultWaiter:
             return {}
         reply = self._link.receive()
         by_key = {self._keys.results(job).encode(): job for job in after}
-        return {by_key[key]: [_entry(e) for e in entries] for key, entries in reply or []}
+        return {by_key[key]: [entry(e) for e in entries] for key, entries in reply or []}
 
     def newest(self, job: int) -> int:
         """Return the number of a job's newest entry, 0 when it has none."""

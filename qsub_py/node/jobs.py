@@ -16,20 +16,17 @@ from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError
 from qsub_py.model import Batch, JobSpec
+from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
 from qsub_py.signing import Keyring, verify
 from qsub_py.store_node import NodeStore
 from qsub_py.text import expand_pattern
-from qsub_py.node.settings import NodeSettings
 
 #: A batch is made as long as this many seconds of work.
 _BATCH_S = 0.05
 _MOST_TASKS = 256
 #: Variables that belong to the host and not to the submitter.
-_HOST_VARIABLES = (
-    "HOME USER LOGNAME SHELL TMPDIR LANG QSUB_STATE_DIR QSUB_URL QSUB_CLUSTER QSUB_CONFIG "
-    "XDG_CONFIG_HOME XDG_STATE_HOME XDG_CACHE_HOME XDG_RUNTIME_DIR"
-).split()
+_HOST_VARIABLES = ["HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG", "QSUB_STATE_DIR", "QSUB_URL", "QSUB_CLUSTER", "QSUB_CONFIG", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _BARE_CALL = pack_chunk([((), {})])
 #: Runs the spooled text of a script under the name and in the place of the original.

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, Batch, State
+from qsub_py.node.wire import Item
 from qsub_py.outcomes import Columns, pack_columns
 from qsub_py.signing import Keyring, sign
-from qsub_py.store import INLINE_BYTES
+from qsub_py.store_core import INLINE_BYTES
 from qsub_py.store_node import LOST, RETURNED, NodeStore, Report
-from qsub_py.node.wire import Item
 
 #: How long the server is given to bring what it took to its disk.
 SETTLE_S = 3.0

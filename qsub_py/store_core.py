@@ -1,0 +1,97 @@
+"""What the clients' and the nodes' view of the store share: scripts, blobs, payloads."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+from qsub_py.errors import JobNotFound, SignatureError, StoreError
+from qsub_py.keys import Keys
+from qsub_py.store_link import Argument, Link, redacted
+from qsub_py.store_rows import pairs
+
+#: Larger payloads and results travel as blobs.
+INLINE_BYTES = 64 * 1024
+PIECE_BYTES = 1024 * 1024
+#: How long a blob lives that nothing refers to yet.
+BLOB_TTL_S = 3600
+
+
+class StoreCore:
+    """What the clients' and the nodes' view of the store share."""
+
+    def __init__(self, link: Link, cluster: str) -> None:
+        self.link = link
+        self.cluster = cluster
+        self.keys = Keys(cluster)
+        self.url = redacted(link.url)
+
+    def _call(self, name: str, *arguments: Argument) -> Any:
+        return self.link.call(name, self.keys.meta, *arguments)
+
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes in pieces, kept for an hour unless a submit or finish refers to them."""
+        name = secrets.token_hex(8)
+        key = self.keys.blob(name)
+        for number, at in enumerate(range(0, len(data), PIECE_BYTES)):
+            piece = data[at : at + PIECE_BYTES]
+            self.link.pipeline([("HSET", key, number, piece), ("EXPIRE", key, BLOB_TTL_S)])
+        return name
+
+    def blob(self, name: str) -> bytes:
+        """Return the bytes of a blob; StoreError when it is gone."""
+        key = self.keys.blob(name)
+        pieces = []
+        for number in range(int(self.link.command("HLEN", key))):
+            pieces.append(self.link.command("HGET", key, number) or b"")
+        if not pieces:
+            raise StoreError(f"the data {name} are gone from the server")
+        return b"".join(pieces)
+
+    def put_result(self, result: bytes) -> bytes:
+        """Store a large result; return the reference (48 bytes) that stands for it."""
+        return self.put_blob(result).encode() + hashlib.sha256(result).digest()
+
+    def large_result(self, reference: bytes) -> bytes:
+        """Return the result behind a reference that came signed; SignatureError when changed."""
+        data = self.blob(reference[:16].decode())
+        if hashlib.sha256(data).digest() != reference[16:48]:
+            raise SignatureError("a large result on the server is not the one that was signed")
+        return data
+
+    def spec(self, job: int) -> tuple[bytes, bytes, str]:
+        """Return (spec, signature, uid) as submitted; JobNotFound."""
+        row = self.link.command("HMGET", self.keys.job(job), "spec", "sig", "uid")
+        if row[2] is None:
+            raise JobNotFound(f"there is no job {job}")
+        return row[0], row[1], row[2].decode()
+
+    def function(self, job: int) -> bytes:
+        """Return the pickled function of a job of calls."""
+        row = self.link.command("HMGET", self.keys.job(job), "fn", "fnblob")
+        return row[0] if row[0] is not None else self.blob((row[1] or b"").decode())
+
+    def chunk(self, job: int, position: int) -> tuple[int, int, bytes, bytes]:
+        """Return (first, count, packed arguments, signature) of the chunk that holds a task."""
+        reply = self.link.command(
+            "XREVRANGE", self.keys.args(job), f"{position + 1}-0", "-", "COUNT", 1
+        )
+        if not reply:
+            raise StoreError(f"the arguments of task {position} of job {job} are gone")
+        number, fields = reply[0]
+        entry = pairs(fields)
+        data = self.blob(entry[b"b"].decode()) if entry[b"b"] else entry[b"d"]
+        return int(number.split(b"-")[0]) - 1, int(entry[b"n"]), data, entry[b"s"]
+
+    def purge(self, before: float) -> int:
+        """Delete jobs that ended before this time; returns how many steps were done."""
+        steps = 0
+        while self._call("purge", f"{before * 1000:.0f}"):
+            steps += 1
+        return steps
+
+    def now(self) -> float:
+        """Return the server's clock, in epoch seconds."""
+        seconds, micros = self.link.command("TIME")
+        return int(seconds) + int(micros) / 1e6
