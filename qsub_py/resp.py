@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from io import BufferedReader
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Argument = str | bytes | int | float
@@ -45,14 +46,14 @@ class UnixConnection:
         self._database = parse_qs(parts.query).get("db", ["0"])[0]
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
-        self._file: IO[bytes] | None = None
+        self._file: BufferedReader | None = None
 
     def connect(self) -> None:
         """Connect and authenticate; OSError, Refusal."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(self._timeout_s)
         self._socket.connect(self._path)
-        self._file = self._socket.makefile("rb", 65536)
+        self._file = BufferedReader(socket.SocketIO(self._socket, "r"), 65536)
         if self._password:
             user = (self._user,) if self._user else ()
             self.send([("AUTH", *user, self._password)])

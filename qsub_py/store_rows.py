@@ -10,7 +10,10 @@ from qsub_py.model import JobInfo, NodeInfo, State
 
 #: Job fields that hold the number of tasks in a state; pending is what remains.
 COUNTS = {state: f"c{state.code}" for state in State if 1 <= state.code <= 9}
-SHOWN = ["uid", "name", "owner", "queue", "kind", "prio", "cpus", "mem", "gpus", "time", "submitted", "started", "ended", "n", "limit", "held", "open", "array", "begin", "exit", "why", "lane"]
+SHOWN = """
+    uid name owner queue kind prio cpus mem gpus time submitted started ended n limit held open
+    array begin exit why lane
+""".split()  # noqa: SIM905 - a list of words is read as words
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ def job_info(
         submitted_at=float(got["submitted"]) / 1000, started_at=when(got["started"].encode()),
         ended_at=when(got["ended"].encode()), counts=counts, limit=int(got["limit"]),
         is_held=got["held"] == "1", is_open=got["open"] == "1", is_array=got["array"] == "1",
-        begin_at=float(got["begin"] or 0) / 1000, exit_code=int(got["exit"]) if got["exit"] else None,
+        begin_at=float(got["begin"] or 0) / 1000,
+        exit_code=int(got["exit"]) if got["exit"] else None,
         nodes=tuple(sorted(names.get(decoded(uid), decoded(uid)) for uid in on)), reason=got["why"],
         unfit={names.get(decoded(uid), decoded(uid)): decoded(why) for uid, why in unfit.items()},
         lane=got["lane"],

@@ -26,7 +26,10 @@ from qsub_py.text import expand_pattern
 _BATCH_S = 0.05
 _MOST_TASKS = 256
 #: Variables that belong to the host and not to the submitter.
-_HOST_VARIABLES = ["HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG", "QSUB_STATE_DIR", "QSUB_URL", "QSUB_CLUSTER", "QSUB_CONFIG", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"]
+_HOST_VARIABLES = """
+    HOME USER LOGNAME SHELL TMPDIR LANG QSUB_STATE_DIR QSUB_URL QSUB_CLUSTER
+    XDG_CONFIG_HOME XDG_STATE_HOME XDG_CACHE_HOME XDG_RUNTIME_DIR
+""".split()  # noqa: SIM905 - a list of words is read as words
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _BARE_CALL = pack_chunk([((), {})])
 #: Runs the spooled text of a script under the name and in the place of the original.
@@ -127,7 +130,7 @@ class Jobs:
     # -- what the keeper is told -----------------------------------------------------------
 
     def run_frame(self, batch: Batch) -> tuple[dict[str, Any], bytes]:
-        """Return the keeper's `run` order for a batch, and its body; SignatureError, CannotStart."""
+        """Return the keeper's `run` order and its body; SignatureError, CannotStart."""
         job = self.get(batch)
         header: dict[str, Any] = {
             "op": "run",
@@ -172,8 +175,14 @@ class Jobs:
             "QSUB_PARAMS": "{}",
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, batch.gpus)),
         }
-        return {"env": env, "cwd": spec.cwd or env.get("HOME", "/"), "umask": spec.umask,
-                "limit_s": spec.time_s, "grace_s": spec.grace_s, "requeue": spec.requeue}  # fmt: skip
+        return {
+            "env": env,
+            "cwd": spec.cwd or env.get("HOME", "/"),
+            "umask": spec.umask,
+            "limit_s": spec.time_s,
+            "grace_s": spec.grace_s,
+            "requeue": spec.requeue,
+        }
 
     def _task(self, job: Job, batch: Batch, at: int) -> dict[str, Any]:
         position = batch.first + at
@@ -220,7 +229,7 @@ class Jobs:
         if compact:
             first, count, offset = where[0]
             tasks = {"first": first, "count": count, "chunk": 0, "at": offset,
-                          "index_first": job.spec.index(first), "index_step": parts[0][2]}  # fmt: skip
+                     "index_first": job.spec.index(first), "index_step": parts[0][2]}  # fmt: skip
         else:
             tasks = [
                 self._call_task(job, position, number, offset + position - first)
