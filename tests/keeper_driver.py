@@ -268,6 +268,7 @@ class Keeper:
             self.link.close()
             self.link = None
         if self.process is not None:
+            self.process.terminate()
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:

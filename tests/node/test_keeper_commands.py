@@ -212,10 +212,10 @@ def test_missing_directory_returns_the_batch(keeper: Keeper) -> None:
 
 
 def test_missing_program_returns_the_batch(keeper: Keeper, tmp_path: Path) -> None:
-    key = keeper.run([{"pos": 0}, {"pos": 1}], argv=["no-such-program"], uid="a")
+    key = keeper.run([{"pos": 0}, {"pos": 1}], argv=["nosuch"], uid="a")
     assert returned(keeper, key) == (
         [0, 1],
-        "no such program on PATH: no-such-program on this node",
+        "no such program on PATH: nosuch on this node",
     )
     key = keeper.run([{"pos": 0}], argv=["/no/such/program"], uid="b")
     text = "no such file or directory: /no/such/program on this node"
