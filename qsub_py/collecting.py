@@ -56,9 +56,12 @@ class Collector:
             self._waiter.wake()
 
     def stop(self) -> None:
-        """End when every future has ended; returns at once."""
+        """End when every future has ended, now that no job will come; returns at once."""
         self._is_stopped = True
-        self._waiter.wake()
+        if self._thread is None:
+            self._waiter.close()
+        else:
+            self._waiter.wake()
 
     def join(self) -> None:
         """Wait until every future has ended; only after `stop`."""

@@ -75,10 +75,8 @@ class Executor(concurrent.futures.Executor):
         self._jobs: dict[Any, OpenJob] = {}
         self._by_digest: dict[bytes, OpenJob] = {}
         self._collector = Collector(self._client)
-        self._sender = Sender(self._collector.watch)
-        self._finalizer = weakref.finalize(
-            self, _finish, self._sender, self._collector, os.getpid()
-        )
+        self._sender = Sender(self._collector.watch, self._collector.stop)
+        self._finalizer = weakref.finalize(self, _finish, self._sender, os.getpid())
 
     def _revive_after_fork(self) -> None:
         """Begin anew in a forked child: the parent's threads and connections are not ours."""
@@ -147,7 +145,6 @@ class Executor(concurrent.futures.Executor):
         if cancel_futures:
             self._sender.join()
             self._cancel_all()
-        self._collector.stop()
         if wait:
             self._sender.join()
             self._collector.join()
@@ -216,11 +213,10 @@ def map_calls(
     return Values(client, info, deadline)
 
 
-def _finish(sender: Sender, collector: Collector, pid: int) -> None:
+def _finish(sender: Sender, pid: int) -> None:
     """Send and close what a forgotten Executor, or one at the program's end, still has."""
     if pid == os.getpid():
         sender.stop()
-        collector.stop()
         sender.join(_EXIT_S)
 
 

@@ -80,7 +80,8 @@ def fetcher(client: Client) -> Fetch:
 def silent_ends(store: Store, info: JobInfo, positions: Iterable[int]) -> dict[int, Outcome]:
     """Return outcomes, made of the states alone, of those tasks that have ended."""
     ends = {}
-    for first, last in runs(positions):
+    # A cancelled job shows every position as cancelled, also those it does not have.
+    for first, last in runs(p for p in positions if p < info.total):
         for at in range(first, last + 1, _STATES_AT_ONCE):
             count = min(last + 1 - at, _STATES_AT_ONCE)
             for number, (state, attempt) in enumerate(store.states(info.id, at, count)):

@@ -119,10 +119,10 @@ class OpenJob:
 class Sender:
     """Sends calls from a thread of its own, in order, many in one round trip."""
 
-    def __init__(self, on_open: Callable[[OpenJob], None]) -> None:
+    def __init__(self, on_open: Callable[[OpenJob], None], on_end: Callable[[], None]) -> None:
         #: Guards positions and the queue's end; told after each trip.
         self.lock = threading.Condition()
-        self._on_open = on_open
+        self._on_open, self._on_end = on_open, on_end
         self._queue: deque[Item] = deque()
         self._bell = threading.Event()
         self._is_asleep = False
@@ -149,8 +149,10 @@ class Sender:
     def stop(self) -> None:
         """Send what is queued, close the jobs and end; returns at once."""
         with self.lock:
-            self._is_stopped = True
+            was_stopped, self._is_stopped = self._is_stopped, True
         self._bell.set()
+        if self._thread is None and not was_stopped:
+            self._on_end()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until all is sent and closed."""
@@ -172,6 +174,7 @@ class Sender:
                 self._sleep()
         for job in self._jobs:
             self._close(job)
+        self._on_end()
 
     def _take(self) -> list[Item]:
         queue, batch = self._queue, []
