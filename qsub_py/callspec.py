@@ -139,7 +139,7 @@ def user_name() -> str:
 
 
 def _environment() -> dict[str, str]:
-    from qsub_py.cli.environ import exported
+    from qsub_py.environ import exported
 
     return exported(("ALL",), os.environ)
 

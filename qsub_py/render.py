@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Below this a table is unreadable anyway; narrower terminals wrap it.
 LEAST_WIDTH = 40
+#: Columns that may be cut to fit the terminal, and how far.
+_SHRINKS = frozenset({"NAME", "NODELIST(REASON)", "REASON", "FEATURES", "RESULT", "JOBID"})
+_SHRINKS_TO = 16
 _STYLES = {
     "R": "green", "CG": "green", "CD": "dim", "PD": "yellow", "S": "yellow",
     "F": "red", "TO": "red", "OOM": "red", "NF": "red", "DF": "red", "CA": "dim",
@@ -51,7 +54,9 @@ def is_terminal(stream: TextIO | None = None) -> bool:
 def show(table: Table, *, header: bool = True) -> None:
     """Print a table to standard output: coloured on a terminal, plain text elsewhere."""
     if is_terminal() and os.environ.get("TERM") != "dumb":
-        _console(sys.stdout).print(_rich(table, header=header))
+        console = _console(sys.stdout)
+        console.width = max(console.width, _least_width(table))
+        console.print(_rich(table, header=header))
     else:
         for line in lines(table, header=header):
             print(line)
@@ -96,14 +101,13 @@ def _rich(table: Table, *, header: bool) -> RichTable:
     from rich.text import Text
 
     shown = RichTable(box=None, show_header=header, pad_edge=False, header_style="bold")
-    for heading in table.headings:
-        is_wide = heading in ("NAME", "NODELIST(REASON)", "REASON", "FEATURES", "RESULT")
+    for heading, width in zip(table.headings, _widths(table), strict=True):
         shown.add_column(
             heading,
             justify="right" if heading in table.right else "left",
             no_wrap=True,
-            overflow="ellipsis" if is_wide else "fold",
-            min_width=4 if is_wide else len(heading),
+            overflow="ellipsis",
+            min_width=min(width, _SHRINKS_TO) if heading in _SHRINKS else width,
         )
     for row in table.rows:
         cells = [
@@ -112,6 +116,19 @@ def _rich(table: Table, *, header: bool) -> RichTable:
         ]
         shown.add_row(*cells)
     return shown
+
+
+def _widths(table: Table) -> list[int]:
+    """Return how wide each column would like to be."""
+    rows = [table.headings, *table.rows]
+    return [max(len(safe(cell)) for cell in column) for column in zip(*rows, strict=True)]
+
+
+def _least_width(table: Table) -> int:
+    """Return the width below which columns would be cut that must not be."""
+    pairs = zip(table.headings, _widths(table), strict=True)
+    least = [min(width, _SHRINKS_TO) if name in _SHRINKS else width for name, width in pairs]
+    return sum(least) + 2 * (len(least) - 1)
 
 
 def _style(heading: str, cell: str) -> str:

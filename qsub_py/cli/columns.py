@@ -13,7 +13,7 @@ from qsub_py.text import quoted
 
 _LETTERS = {letter: name for name, (_, letter, _cell) in COLUMNS.items()}
 _SYNONYMS = {"user": "owner", "jobid": "id", "job": "id", "memory": "mem", "partition": "queue",
-             "elapsed": "time", "nodelist": "nodes", "submitted": "submitted_at",
+             "elapsed": "time", "nodelist": "nodes",
              "started": "started_at", "ended": "ended_at", "exit": "exit_code"}  # fmt: skip
 _FIELD = re.compile(r"%(\.?)(\d{0,3})([A-Za-z])")
 

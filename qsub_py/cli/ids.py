@@ -87,12 +87,17 @@ def _job(client: Client, number: int) -> JobInfo:
     return client.ask(lambda store: store.job(number))
 
 
-def one(client: Client, word: str) -> Picked:
-    """Return the one job (with or without tasks) that `word` names."""
+def parse_one(word: str) -> JobRef:
+    """Read a word that names one job (with or without tasks); raises SpecError."""
     refs = parse([word])
     if len(refs) != 1 or (refs[0].back is None and refs[0].first != refs[0].last):
-        raise SpecError(f"one job, please: {word}")
-    return next(find(client, refs[0]))
+        raise SpecError(f"{word}: one job at a time")
+    return refs[0]
+
+
+def find_one(client: Client, ref: JobRef) -> Picked:
+    """Return the one job that `ref` names; raises JobNotFound."""
+    return next(find(client, ref))
 
 
 def _recent(client: Client, back: int) -> int:

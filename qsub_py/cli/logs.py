@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 from qsub_py.cli import common
 from qsub_py.cli.ids import Picked, spec_of
 from qsub_py.cli.tasks import task_id, tasks_of
-from qsub_py.model import JobInfo, JobSpec, State, TaskInfo
+from qsub_py.model import (
+    RESULT_BLOB_ERROR,
+    RESULT_ERROR,
+    JobInfo,
+    JobSpec,
+    State,
+    TaskInfo,
+)
 from qsub_py.text import safe
 from qsub_py.units import expand_pattern
 
@@ -105,14 +112,29 @@ def _print_one(client: Client, output: Output, *, does_follow: bool, errors: boo
         else:
             for piece in _pieces(client, output, does_follow=does_follow):
                 write(piece)
+        write(_traceback(client, output.task))
         write(b"")
         if not does_follow or output.task.outcome is not None:
             return
         task = _settled(client, output)
         if task.outcome is not None and task.attempt == attempt:
+            write(_traceback(client, task))
             return
         common.hint(f"qlog: attempt {attempt} ended; the task runs again")
         output = Output(output.job, output.spec, _await_start(client, output.job, task.position))
+
+
+def _traceback(client: Client, task: TaskInfo) -> bytes:
+    """Return the traceback of a call that raised, b"" for all else."""
+    end = task.outcome
+    if end is None or end.result_kind not in (RESULT_ERROR, RESULT_BLOB_ERROR):
+        return b""
+    from qsub_py.failures import RemoteTraceback, load_failure
+
+    failure = load_failure(end, lambda ref: client.ask(lambda store: store.large_result(ref)))
+    cause = failure.__cause__ if failure else None
+    text = cause.text if isinstance(cause, RemoteTraceback) else f"{failure}"
+    return f"{text.rstrip()}\n".encode("utf-8", "backslashreplace")
 
 
 def _settled(client: Client, output: Output) -> TaskInfo:

@@ -19,8 +19,9 @@ def qlog(job: str, follow: bool, errors: bool) -> int:
     """Show the output of a JOB (12, last) or of tasks (12_3, 12_[1-5])."""
     from qsub_py.cli.logs import print_outputs
 
+    ref = ids.parse_one(job)
     client = common.connect()
-    picked = ids.one(client, job)
+    picked = ids.find_one(client, ref)
     positions = None if picked.ranges is None else list(picked.positions())
     if errors and not ids.spec_of(client, picked.job).error:
         common.hint("qlog: its errors are with its output")

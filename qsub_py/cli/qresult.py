@@ -42,8 +42,9 @@ class Result:
 @common.options
 def qresult(job: str, as_csv: bool, as_json: bool) -> int:
     """Show the results of a JOB of calls, of all tasks that have ended."""
+    ref = ids.parse_one(job)
     client = common.connect()
-    picked = ids.one(client, job)
+    picked = ids.find_one(client, ref)
     spec = ids.spec_of(client, picked.job)
     if spec.kind != "call":
         raise JobError(f"job {picked.job.id} is a command: it has output, not results",

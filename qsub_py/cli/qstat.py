@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -208,9 +209,13 @@ def _interval(text: str | None) -> float:
 
     if text is None:
         return 2.0
-    seconds = parse_duration(text, bare_s=1.0) if text.strip() else 0.0
+    is_decimal = re.fullmatch(r"\d+\.\d*|\.\d+", text, re.ASCII)
+    try:
+        seconds = float(text) if is_decimal else parse_duration(text, bare_s=1.0)
+    except SpecError as error:
+        raise SpecError(f"--interval: {error}") from None
     if seconds < 0.1:
-        raise SpecError("--interval must be at least 0.1s", hint="write -i 2")
+        raise SpecError("--interval must be at least 0.1", hint="write -i 2")
     return seconds
 
 

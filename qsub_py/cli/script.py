@@ -6,6 +6,7 @@ and large files stay where they are and run from there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import stat
@@ -90,13 +91,12 @@ def current_dir() -> str:
     """Return the working directory, by the name the shell has for it; raises SpecError."""
     try:
         here = os.getcwd()
-        logical = os.environ.get("PWD", "")
+    except OSError:
+        raise SpecError("the current directory does not exist any more", hint="cd") from None
+    logical = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):
         if os.path.isabs(logical) and os.path.samefile(logical, here):
             return logical
-    except FileNotFoundError:
-        if not os.path.isdir("."):
-            raise SpecError("the current directory does not exist any more", hint="cd") from None
-        here = os.getcwd()
     return here
 
 

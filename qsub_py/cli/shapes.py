@@ -42,15 +42,15 @@ def task_json(task: TaskInfo, reason: str = "") -> dict[str, Any]:
     """Return a task for `qstat -t --json`."""
     end = task.outcome
     started = end.started_at if end and end.started_at else task.started_at
-    wall = end.ended_at - end.started_at if end and end.started_at else None
+    ran = end if end and end.started_at else None
     return {
         "job": task.job, "index": task.index, "state": task.state.name,
-        "exit_code": end.exit_code if end and not end.signal else None,
+        "exit_code": ran.exit_code if ran and not ran.signal else None,
         "signal": end.signal or None if end else None,
         "node": (end.node if end else task.node) or None, "attempt": task.attempt,
         "started_at": started, "ended_at": end.ended_at or None if end else None,
-        "wall_s": wall, "cpu_s": end.cpu_s if end else None,
-        "max_rss_bytes": end.max_rss_bytes if end else None,
+        "wall_s": ran.ended_at - ran.started_at if ran else None,
+        "cpu_s": ran.cpu_s if ran else None, "max_rss_bytes": ran.max_rss_bytes if ran else None,
         "params": {}, "reason": end.reason if end else reason,
     }  # fmt: skip
 
@@ -129,6 +129,7 @@ COLUMNS: dict[str, tuple[str, str, Cell]] = {
     "limit": ("LIMIT", "l", lambda job, why, now: limit_cell(job.time_s)),
     "kind": ("KIND", "y", lambda job, why, now: job.kind),
     "failed": ("FAILED", "F", lambda job, why, now: str(failed_count(job))),
+    "submitted": ("SUBMITTED", "v", lambda job, why, now: clock(job.submitted_at)[5:16]),
     "submitted_at": ("SUBMITTED", "V", lambda job, why, now: clock(job.submitted_at)),
     "started_at": ("STARTED", "S", lambda job, why, now: clock(job.started_at)),
     "ended_at": ("ENDED", "e", lambda job, why, now: clock(job.ended_at)),
@@ -137,7 +138,7 @@ COLUMNS: dict[str, tuple[str, str, Cell]] = {
 SHORT = ("id", "name", "owner", "st", "time", "cpus", "tasks", "place")
 LONG = (
     "id", "name", "owner", "queue", "priority", "st", "time", "limit", "cpus", "mem", "gpus",
-    "tasks", "failed", "submitted_at", "place",
+    "tasks", "failed", "submitted", "place",
 )  # fmt: skip
 RIGHT = frozenset(
     {"JOBID", "TIME", "CPUS", "TASKS", "PRIO", "MEM", "GPUS", "LIMIT", "FAILED", "EXIT", "FREE",

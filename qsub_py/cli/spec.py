@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from qsub_py.cli import environ as environment
+from qsub_py import environ as environment
 from qsub_py.cli.common import user_name, whole
 from qsub_py.cli.options import Request
 from qsub_py.cli.script import absolute, current_dir
@@ -94,7 +94,7 @@ def configured(config: Config, environ: Mapping[str, str], *, by_variable: bool)
 
 def build(request: Request, work: Work, environ: Mapping[str, str]) -> Draft:
     """Return the job that `request` describes; raises SpecError."""
-    array = parse_array(request.array) if request.array is not None else None
+    array = _read("--array", parse_array, request.array) if request.array is not None else None
     spec = _with_program(_base(request, work), request, work, environ)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ def follow(client: Client, job: int) -> int:
         print_outputs(client, job, positions=None, does_follow=True, errors=False)
         info = client.wait(job)
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal shows ^C in the job's line
         common.complain(_goes_on(job, "qsub"))
         return common.EXIT_INTERRUPTED
     tell_failure(info, "qsub")
@@ -60,18 +63,19 @@ def tell_failure(info: JobInfo, command: str) -> None:
     if info.state is State.COMPLETED:
         return
     failed = failed_count(info)
-    how = f"{failed} of {info.total} tasks did not complete; first: " if info.total > 1 else ""
-    code = f", exit code {info.exit_code}" if info.exit_code else ""
+    how = info.state.name + (f", exit code {info.exit_code}" if info.exit_code else "")
+    if info.total > 1:
+        how = f"{failed} of {info.total} tasks did not complete ({how})"
     why = f": {info.reason}" if info.reason else ""
-    common.hint(f"{command}: job {info.id} ended: {how}{info.state.name}{code}{why};"
+    common.hint(f"{command}: job {info.id}: {how}{why};"
                 f" see `qlog {info.id}`, `qstat -t {info.id}`")  # fmt: skip
 
 
 def _goes_on(job: int, command: str) -> str:
     return (
-        f"\n{command}: job {job} goes on; `qwait {job}` waits for it again,"
+        f"{command}: job {job} goes on; `qwait {job}` waits for it again,"
         f" `qlog -f {job}` shows its output, `qcancel {job}` ends it"
-    ).lstrip("\n")
+    )
 
 
 class _Poll:
