@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 COOKIE = b"QSUB_COOKIE"
 _COOKIE_IS = COOKIE + b"="
 _EXEC_LOOKS = 5
+_PROC_BYTES = 1 << 16
 #: The parent of the kernel's own threads, which have no environment.
 _KTHREADD = 2
 _PR_SET_CHILD_SUBREAPER = 36
@@ -42,14 +43,31 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def stat_of(pid: int) -> tuple[str, int, int, int] | None:
-    """Return (state, parent, session, start time in ticks) of a process, None if gone."""
+def _read_proc(path: str) -> bytes | None:
+    """Return a small file of /proc, None when its process is gone or another user's."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name may hold spaces and parentheses: what follows the last one is plain.
-            fields = file.read().rpartition(b")")[2].split()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        data = part = os.read(fd, _PROC_BYTES)
+        while len(part) == _PROC_BYTES:
+            part = os.read(fd, _PROC_BYTES)
+            data += part
+        return data
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def stat_of(pid: int) -> tuple[str, int, int, int] | None:
+    """Return (state, parent, session, start time in ticks) of a process, None if gone."""
+    data = _read_proc(f"/proc/{pid}/stat")
+    if not data:
+        return None
+    # The name may hold spaces and parentheses: what follows the last one is plain.
+    fields = data.rpartition(b")")[2].split()
     return fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])
 
 
@@ -60,12 +78,12 @@ def all_pids() -> list[int]:
 
 def cookie_of(pid: int, parent: int) -> bytes:
     """Return the cookie in the environment that `pid` was started with, b"" without one."""
+    data = b""
     for _ in range(_EXEC_LOOKS):
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                data = file.read()
-        except OSError:
+        found = _read_proc(f"/proc/{pid}/environ")
+        if found is None:
             return b""
+        data = found
         if data or _KTHREADD in (pid, parent):
             break
         # In the middle of execve a process shows no environment for some 100 us.
@@ -154,6 +172,7 @@ class Tree:
         self.cookie = cookie
         self._meter = meter
         self._ordinal = meter.spawned
+        self._keeper = os.getpid()
 
     def members(self) -> list[tuple[int, int]]:
         """Return (pid, start) of all its live processes."""
@@ -162,7 +181,18 @@ class Tree:
     def leftovers(self) -> list[tuple[int, int]]:
         """Return some of what outlived the main process; cheap when it never forked."""
         last, pids = self._meter.since(self.pid, self._ordinal)
+        if isinstance(pids, range):
+            pids = [pid for pid in pids if self._is_orphan(pid)]
         return self._search(last, pids) if pids else []
+
+    def _is_orphan(self, pid: int) -> bool:
+        """Whether it may be the oldest of what is left: then it is our child, or gone by now.
+
+        Pids rise from parent to child, and so do our looks: whose parent dies after our look
+        at the parent is still found by the parent, whose dies before is our child.
+        """
+        stat = stat_of(pid)
+        return stat is None or stat[0] in "ZX" or stat[1] == self._keeper
 
     def _search(self, last: int, pids: Iterable[int]) -> list[tuple[int, int]]:
         """Return its live processes among `pids`, which reach up to the pid `last`.

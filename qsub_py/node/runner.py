@@ -46,6 +46,9 @@ _PIECE_BYTES = 4 << 10
 #: Shorter calls are not worth asking the kernel for their cpu time and memory.
 _MEASURE_S = 0.001
 _FUNCTIONS = 8
+_TASK_ID = b"QSUB_TASK_ID"
+#: The item of a short call that went well: pos, start, end, size, seconds.
+_SUCCESS = b'[%d,"COMPLETED",%.6f,%.6f,1,%d,0,0,%.6f]'
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _CLOCK = time.CLOCK_BOOTTIME
@@ -132,7 +135,8 @@ class Output:
 
     def __init__(self) -> None:
         self._log = os.dup(1)
-        self._libc = ctypes.CDLL(None)
+        self._fflush = ctypes.CDLL(None).fflush
+        self._fflush.argtypes = [ctypes.c_void_p]
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         self._stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -169,7 +173,7 @@ class Output:
         try:
             self._stdout.flush()
             self._stderr.flush()
-            self._libc.fflush(None)
+            self._fflush(None)
             if sys.stdout is not self._stdout:
                 sys.stdout = self._stdout
             if sys.stderr is not self._stderr:
@@ -252,11 +256,13 @@ class Batch:
             self._chunks[number] = found
         return found
 
+    def number(self, index: int) -> int:
+        """Return the index in the array of the `index`th call of a compact batch."""
+        assert self.compact is not None
+        return self.compact["index_first"] + index * self.compact["index_step"]
+
     def variables(self, index: int) -> dict[str, str]:
-        """Return the variables of one task."""
-        if self.compact:
-            number = self.compact["index_first"] + index * self.compact["index_step"]
-            return {"QSUB_TASK_ID": str(number)}
+        """Return the variables of one task, when each has its own."""
         found: dict[str, str] = self.tasks[index].get("env") or {}
         return found
 
@@ -304,6 +310,11 @@ class Scene:
                 del sys.modules[name]
         importlib.invalidate_caches()
 
+    def place(self, number: int) -> None:
+        """Prepare for a call of a compact batch; each microsecond here is paid by all."""
+        os.fchdir(self._directory)
+        os.environb[_TASK_ID] = b"%d" % number
+
     def dress(self, variables: dict[str, str]) -> None:
         """Set the variables of one task, go to the batch's directory."""
         os.fchdir(self._directory)
@@ -320,7 +331,8 @@ class Runner:
     """Takes tickets, runs calls, sends results."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._pid = os.getpid()
+        self._is_child = False
+        os.register_at_fork(after_in_child=self._forked)
         self._log_path: str = config["log"]
         self._out_dir: str = config["out_dir"]
         self._mark = mmap.mmap(MARK, mmap.PAGESIZE)
@@ -402,10 +414,10 @@ class Runner:
         MARK_LAYOUT.pack_into(self._mark, 0, batch.serial, index, start)
         try:
             args, kwargs = batch.arguments(index)
-            self._scene.dress(batch.variables(index))
-            if not batch.compact and batch.tasks[index].get("out"):
-                task = batch.tasks[index]
-                self._output.begin(task["out"], task.get("err", ""), bool(task.get("append")))
+            if batch.compact:
+                self._scene.place(batch.number(index))
+            else:
+                self._dress(batch, index)
         except BaseException as error:
             self._refuse("the arguments", error)
             return
@@ -413,17 +425,23 @@ class Runner:
             value = self._fn(*args, **kwargs)
         except BaseException as error:
             end = _clock(_CLOCK)
-            self._guard_fork()
+            if self._is_child:
+                os._exit(0)  # the call forked, and its child must not play the runner
             self._fail(batch, index, (start, end), error)
         else:
             end = _clock(_CLOCK)
-            self._guard_fork()
+            if self._is_child:
+                os._exit(0)  # the call forked, and its child must not play the runner
             self._finish(batch, index, (start, end), value)
 
-    def _guard_fork(self) -> None:
-        """A child that the call forked, and that came back here, must not play the runner."""
-        if os.getpid() != self._pid:
-            os._exit(0)
+    def _dress(self, batch: Batch, index: int) -> None:
+        task = batch.tasks[index]
+        self._scene.dress(batch.variables(index))
+        if task.get("out"):
+            self._output.begin(task["out"], task.get("err", ""), bool(task.get("append")))
+
+    def _forked(self) -> None:
+        self._is_child = True
 
     def _finish(self, batch: Batch, index: int, span: tuple[float, float], value: object) -> None:
         kind, body, why = self._results.value(value)
@@ -431,8 +449,8 @@ class Runner:
         if kind == 1 and not out[0] and span[1] - span[0] < _MEASURE_S and len(body) < FILE_BYTES:
             start, end = span
             pos = batch.position(index)
-            text = f'[{pos},"COMPLETED",{start:.6f},{end:.6f},1,{len(body)},0,0,{end - start:.6f}]'
-            self._send(index, text.encode(), body, end)
+            text = _SUCCESS % (pos, start, end, len(body), end - start)
+            self._send(index, text, body, end)
             return
         state = "COMPLETED" if kind == 1 else "FAILED"
         self._report(batch, index, span, [state, kind, int(kind == 2), why], body, out)
