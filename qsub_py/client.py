@@ -6,6 +6,7 @@ The one place where a lost connection is mended: everything a client asks may be
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -18,6 +19,7 @@ from qsub_py import payload, reach
 from qsub_py.config import Config
 from qsub_py.errors import StoreBusy, StoreUnavailable
 from qsub_py.model import JobInfo, JobSpec, Outcome, State, Submission
+from qsub_py.reasons import explain, fitting_nodes, need_of
 from qsub_py.results import FOREVER_S, ended_outcomes
 from qsub_py.signing import Keyring, sign
 from qsub_py.store import Store
@@ -25,6 +27,8 @@ from qsub_py.store_wait import ResultWaiter
 
 T = TypeVar("T")
 Chunk = tuple[int, int, bytes, bytes]
+
+_log = logging.getLogger("qsub_py")
 
 #: A chunk of calls: at most so many, and so many bytes unless one call alone has more.
 CHUNK_TASKS = 256
@@ -173,7 +177,7 @@ class Client:
     def append_calls(self, job: int, uid: str, calls: Iterable[bytes]) -> int:
         """Send pickled calls as the tasks 0, 1, ... of an open job, then close it.
 
-        Returns how many. Raises what the iterable raises, after closing the job.
+        Returns how many. What the iterable raises is raised after the job was cancelled.
         """
         count = 0
         try:
@@ -185,8 +189,10 @@ class Client:
                     self.append(job, uid, batch)
                     batch = []
             self.append(job, uid, batch)
-        finally:
-            self.ask(lambda store: store.close_job(job))
+        except BaseException:
+            self.ask(lambda store: store.cancel(job, None, by="the submitting program"))
+            raise
+        self.ask(lambda store: store.close_job(job))
         return count
 
     def signed_chunk(self, uid: str, first: int, count: int, chunk: bytes) -> Chunk:
@@ -202,6 +208,14 @@ class Client:
         """Add chunks to an open job."""
         if chunks:
             self.ask(lambda store: store.append_many(job, uid, chunks), patience_s=patience_s)
+
+    def warn_if_stuck(self, job: int) -> None:
+        """Log a warning when no running node can ever run this job as things are."""
+        info, nodes = self.ask(lambda store: (store.job(job), store.nodes()))
+        if not fitting_nodes(need_of(info), nodes):
+            why = explain(info, nodes, now=info.begin_at)
+            if why is not None:
+                _log.warning("job %d waits: %s", job, why.sentence)
 
     # -- waiting and reading ---------------------------------------------------------------
 

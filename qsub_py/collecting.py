@@ -69,12 +69,22 @@ class Collector:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._is_stopped or any(job.futures for job in self._jobs.values()):
-            after = dict(self._after)
-            found = self._client.retry(lambda: self._waiter.wait(after, BLOCK_S))  # noqa: B023
-            for job, entries in found.items():
-                self._take(self._jobs[job], entries)
-        self._waiter.close()
+        try:
+            while not self._is_stopped or any(job.futures for job in self._jobs.values()):
+                self._read()
+        except Exception as error:  # nobody would read any more: those who wait must hear it
+            _log.exception("results can no longer be read")
+            for job in self._jobs.values():
+                for future in list(job.futures.values()):
+                    fail(future, error)
+        finally:
+            self._waiter.close()
+
+    def _read(self) -> None:
+        after = dict(self._after)
+        found = self._client.retry(lambda: self._waiter.wait(after, BLOCK_S))
+        for job, entries in found.items():
+            self._take(self._jobs[job], entries)
 
     def _take(self, job: OpenJob, entries: list[ResultEntry]) -> None:
         self._after[job.id] = entries[-1].number

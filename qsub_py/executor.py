@@ -95,12 +95,10 @@ class Executor(concurrent.futures.Executor):
         job = self._jobs.get(fn) if isinstance(fn, _STATELESS) else None
         if job is None:
             job = self._job_of(fn)
+        if job.takes_function:
+            args, kwargs = (fn, args, kwargs), {}
         try:
-            data = (
-                dumps_call((fn, args, kwargs), {})
-                if job is self._jobs.get(_any_call)
-                else (dumps_call(args, kwargs))
-            )
+            data = dumps_call(args, kwargs)
         except PayloadError:
             _refuse_futures((*args, *kwargs.values()))
             raise
@@ -184,14 +182,15 @@ class Executor(concurrent.futures.Executor):
     def _shared_job(self) -> OpenJob:
         """Return the job whose calls bring their function along."""
         if _any_call not in self._jobs:
-            self._jobs[_any_call] = self._new_job(pack_function(_any_call), ":calls")
+            packed = pack_function(_any_call)
+            self._jobs[_any_call] = self._new_job(packed, ":calls", takes_function=True)
         return self._jobs[_any_call]
 
-    def _new_job(self, packed: bytes, shown: str) -> OpenJob:
+    def _new_job(self, packed: bytes, shown: str, *, takes_function: bool = False) -> OpenJob:
         return OpenJob(
             self._client, call_spec(self._resources, packed, shown), packed,
             priority=self._resources.priority, limit=self._resources.limit,
-            lock=self._sender.lock,
+            lock=self._sender.lock, takes_function=takes_function,
         )  # fmt: skip
 
 
@@ -209,6 +208,7 @@ def map_calls(
     job = client.submit(
         spec, function=packed, calls=calls, priority=resources.priority, limit=resources.limit
     )
+    client.warn_if_stuck(job)
     info = client.ask(lambda store: store.job(job))
     return Values(client, info, deadline)
 

@@ -6,10 +6,12 @@ accepted and as what. Only both together make an outcome.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,12 +139,26 @@ class OrderedRows:
                 raise StopIteration
             self._read(deadline)
 
+    def ready_values(self) -> list[Any]:
+        """Take the values that are ready next, up to the first row that is something else."""
+        values: list[Any] = []
+        ready, position = self._ready, self._position
+        with contextlib.suppress(Exception):  # not there yet, or will raise when its turn comes
+            while is_value(row := ready[position]):
+                values.append(pickle.loads(row[0].result[row[1]]))
+                del ready[position]
+                position += 1
+        self._position = position
+        return values
+
     def _read(self, deadline: float | None) -> None:
         block_s = BLOCK_S if deadline is None else min(BLOCK_S, deadline - time.monotonic())
         if self._must_look:
             self._look()
         elif not self._drain(max(block_s, 0.0)) and block_s <= 0:
-            raise TimeoutError(f"task {self._position} of job {self._info.id} has not ended yet")
+            raise FuturesTimeoutError(
+                f"task {self._position} of job {self._info.id} has not ended yet"
+            )
 
     def _drain(self, block_s: float) -> bool:
         """Take in what is new; return whether there was anything."""
@@ -186,9 +202,16 @@ class Values:
         self._rows = OrderedRows(client, info)
         self._fetch = fetcher(client)
         self._deadline = deadline
+        #: Values that come next, the last one first.
+        self._loaded: list[Any] = []
 
     def __iter__(self) -> Values:
         return self
 
     def __next__(self) -> Any:
-        return row_value(self._rows.next(self._deadline), self._fetch)
+        if self._loaded:
+            return self._loaded.pop()
+        value = row_value(self._rows.next(self._deadline), self._fetch)
+        self._loaded = self._rows.ready_values()
+        self._loaded.reverse()
+        return value

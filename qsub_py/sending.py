@@ -24,6 +24,7 @@ from qsub_py.payload import join_calls
 if TYPE_CHECKING:
     from qsub_py.store import Store
 
+Call = tuple[bytes, Future[Any]]
 Item = tuple["OpenJob", bytes, Future[Any]]
 
 _log = logging.getLogger("qsub_py")
@@ -47,10 +48,13 @@ class OpenJob:
         priority: int,
         limit: int,
         lock: threading.Condition,
+        takes_function: bool = False,
     ) -> None:
         self.client = client
         self.spec, self.function = spec, function
         self.priority, self.limit = priority, limit
+        #: Its calls bring the function along as their first argument.
+        self.takes_function = takes_function
         #: 0 until the first call is sent.
         self.id = 0
         self.uid = ""
@@ -74,7 +78,7 @@ class OpenJob:
         """Return a new job of the same kind, which takes this one's place."""
         self.successor = OpenJob(
             self.client, self.spec, self.function, priority=self.priority, limit=self.limit,
-            lock=self._lock,
+            lock=self._lock, takes_function=self.takes_function,
         )  # fmt: skip
         return self.successor
 
@@ -121,7 +125,9 @@ class Sender:
 
     def __init__(self, on_open: Callable[[OpenJob], None], on_end: Callable[[], None]) -> None:
         #: Guards positions and the queue's end; told after each trip.
-        self.lock = threading.Condition()
+        self.lock = threading.Condition(mutex := threading.Lock())
+        #: The same lock: a condition's `with` is Python, and a submit has 5 us in all.
+        self._mutex = mutex
         self._on_open, self._on_end = on_open, on_end
         self._queue: deque[Item] = deque()
         self._bell = threading.Event()
@@ -132,7 +138,7 @@ class Sender:
 
     def put(self, item: Item) -> None:
         """Queue a call; RuntimeError after `stop`."""
-        with self.lock:
+        with self._mutex:
             if self._is_stopped:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._queue.append(item)
@@ -203,7 +209,7 @@ class Sender:
             _log.warning("job %d: %s", job.id, error)
 
     def _send(self, batch: Sequence[Item]) -> None:
-        groups: dict[OpenJob, list[tuple[bytes, Future[Any]]]] = {}
+        groups: dict[OpenJob, list[Call]] = {}
         for job, data, future in batch:
             groups.setdefault(job, []).append((data, future))
         for job, calls in groups.items():
@@ -222,37 +228,46 @@ class Sender:
             home.futures.pop(future._position, None)
         fail(future, error)
 
-    def _send_calls(self, job: OpenJob, calls: list[tuple[bytes, Future[Any]]]) -> None:
+    def _send_calls(self, job: OpenJob, calls: list[Call]) -> None:
         """Add calls to a job, or to the one that followed it."""
         while job.successor is not None:
             job = job.successor
         if job.count >= _MOST_TASKS:
             self._close(job)
             job = job.renewed()
-        self._open(job)
         try:
-            self._append(job, calls)
+            self._add(job, calls)
         except (StoreUnavailable, StoreBusy):
             raise
         except StoreError:
             # Closed by someone, or because this process was stopped for ten minutes.
-            accepted = job.client.ask(lambda store: store.job(job.id)).total
-            rest = [call for call in calls if (call[1]._position or 0) >= accepted]
-            rest = [call for call in rest if not call[1].done()]
-            for _, future in rest:
-                job.futures.pop(future._position or 0, None)
-                future._position = None
-            job = job.renewed()
-            self._open(job)
-            self._append(job, rest)
+            self._add(job.renewed(), self._taken_back(job, calls))
 
-    def _open(self, job: OpenJob) -> None:
-        if not job.id:
+    def _add(self, job: OpenJob, calls: list[Call]) -> None:
+        is_new = not job.id
+        if is_new:
             job.open()
             self._jobs.append(job)
             self._on_open(job)
+        self._append(job, calls)
+        if is_new:
+            self._quietly(job, lambda _, j: j.client.warn_if_stuck(j.id))
 
-    def _append(self, job: OpenJob, calls: list[tuple[bytes, Future[Any]]]) -> None:
+    def _taken_back(self, job: OpenJob, calls: list[Call]) -> list[Call]:
+        """Return the calls that a job did not accept, their futures without a position."""
+        accepted = job.client.ask(lambda store: store.job(job.id)).total
+        rest = []
+        with self.lock:
+            for data, future in calls:
+                position = future._position
+                if position is not None and position >= accepted and not future.done():
+                    job.futures.pop(position, None)
+                    future._position = None
+                if future._position is None:
+                    rest.append((data, future))
+        return rest
+
+    def _append(self, job: OpenJob, calls: list[Call]) -> None:
         chunks: list[Chunk] = []
         for part in _parts(calls):
             sent = self._place(job, part)
@@ -262,7 +277,7 @@ class Sender:
                 job.count += len(sent)
         _patiently(lambda: job.client.append(job.id, job.uid, chunks, patience_s=_PATIENCE_S))
 
-    def _place(self, job: OpenJob, part: list[tuple[bytes, Future[Any]]]) -> list[bytes]:
+    def _place(self, job: OpenJob, part: list[Call]) -> list[bytes]:
         """Give futures their positions; those cancelled before are left out."""
         sent, position, futures = [], job.count, job.futures
         with self.lock:
@@ -278,8 +293,8 @@ class Sender:
 
 
 def _parts(
-    calls: list[tuple[bytes, Future[Any]]],
-) -> Iterator[list[tuple[bytes, Future[Any]]]]:
+    calls: list[Call],
+) -> Iterator[list[Call]]:
     """Cut calls into parts that make a chunk each."""
     start = size = 0
     for number, (data, _) in enumerate(calls):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import qsub_py
-from env import Env
+from env import Env, wait_until
 from qsub_py import Executor, Job
-from qsub_py.errors import JobNotFound, SpecError
+from qsub_py import client as clients
+from qsub_py.errors import JobNotFound, PayloadError, SpecError
 
 
 def takes_time(x: int, time: int = 0) -> int:
@@ -185,11 +188,36 @@ def test_waiting_for_a_job_times_out_and_a_cancelled_one_ends() -> None:
     values = qsub_py.map(time.sleep, [600, 600, 600])
     job = Job(values.job)
     assert not job.wait(0.1)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         list(job.results(timeout=0.1))
     job.cancel()
     assert job.wait(30)
     assert [type(result).__name__ for result in job.results()] == ["CancelledError"] * 3
+
+
+def test_a_job_becomes_a_frame() -> None:
+    pytest.importorskip("pandas")
+    job = Job(qsub_py.map(divmod, [7, 1], [2, 0]).job)
+    assert job.wait(30)
+    frame = job.to_frame()
+    assert list(frame.state) == ["COMPLETED", "FAILED"]
+    assert frame.value[0] == (3, 1) and "ZeroDivisionError" in frame.error[1]
+
+
+def test_a_job_that_no_node_can_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Executor(cpus=3) as executor:
+        future = executor.submit(abs, -1)
+        wait_until(lambda: "needs 3 cpus, the largest node has 2" in caplog.text)
+        assert future.cancel()
+    values = qsub_py.map(abs, [-1], gpus=1)
+    assert f"job {values.job} waits: needs 1 gpus, no node has any" in caplog.text
+    Job(values.job).cancel()
+
+
+def test_a_bad_argument_leaves_nothing_half_done() -> None:
+    with pytest.raises(PayloadError):
+        qsub_py.map(print, [*range(3000), threading.Lock()], name="halfway")
+    assert not [info for info in clients.shared().store.jobs() if info.name == "halfway"]
 
 
 def test_an_unknown_job_is_said() -> None:
@@ -205,7 +233,7 @@ def test_a_held_job_waits() -> None:
         assert job.hold()
         future = executor.submit(abs, -5)
         assert future.id.startswith(f"{job.id}_")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             future.result(0.3)
         assert job.release()
         assert future.result(30) == 5
