@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from typing import Any
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict
 from qsub_py.node.judge import judge, signal_name
+from qsub_py.node.ladder import Ladder
 from qsub_py.node.processes import Tree
-from qsub_py.node.runners import Runner, RunnerPool
+from qsub_py.node.runner_pool import RunnerPool
+from qsub_py.node.runners import Runner
 from qsub_py.node.wire import Header, Item
 from qsub_py.node.workplace import Hold, Timer, Workplace, now
 
@@ -37,15 +38,16 @@ class CallRun:
         self._runner: Runner | None = None
         self._hold: Hold | None = None
         self._timer: Timer | None = None
-        self._ladder: Timer | None = None
+        self._ladder: Ladder | None = None
         self._current = _NO_CALL
         self._started = 0.0
         self._told = False
-        self._verdict: Verdict | None = None
         self._dropped = False
         self._user_signal = 0
 
-    # -- starting --------------------------------------------------------------------------
+    @property
+    def _verdict(self) -> Verdict | None:
+        return self._ladder.verdict if self._ladder else None
 
     def begin(self) -> None:
         """Hand out tickets when the fence allows."""
@@ -70,33 +72,14 @@ class CallRun:
             return False
         self._runner, runner.caller = runner, self
         self._hold = Hold(runner.tree, now())
+        self._ladder = Ladder(self._place, runner.tree, self._hold)
         self._place.ledger.marked(self.batch.entry, runner.mark_path, self._serial, self._positions)
-        runner.set_up(self._order(), self.batch.body)
+        runner.set_up(_order(self.batch, self._serial), self.batch.body)
         return True
-
-    def _order(self) -> dict[str, Any]:
-        """Return the header of the batch for the runner."""
-        batch, common = self.batch, self.batch.common
-        own = {k: v for k, v in common["env"].items() if k.startswith("QSUB_")}
-        return {
-            "serial": self._serial,
-            "uid": batch.uid,
-            "attempt": batch.attempt,
-            "tasks": batch.tasks,
-            "chunks": batch.chunks,
-            "fn_key": common["fn_key"],
-            "fn_path": common["fn_path"],
-            "env": own,
-            "path": common.get("path") or [],
-            "cwd": common["cwd"],
-            "umask": common["umask"],
-        }
 
     def _first_look_s(self) -> float:
         limit: float = self.batch.common["limit_s"]
         return min(LONG_S, limit) if limit else LONG_S
-
-    # -- what the runner says --------------------------------------------------------------
 
     def results(self, indexes: list[int], texts: list[bytes], bodies: list[bytes]) -> None:
         """Report finished calls."""
@@ -156,8 +139,6 @@ class CallRun:
         self._open.discard(index)
         self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
 
-    # -- while it runs ---------------------------------------------------------------------
-
     def _look(self) -> None:
         """See how long the current call has run: tell, send the rest back, limit it."""
         self._timer = None
@@ -195,9 +176,9 @@ class CallRun:
             self._place.ledger.tell(told)
             if self._collect():
                 self.take_back()
-        if limit and ran >= limit and self._verdict is None:
+        if limit and ran >= limit and self._verdict is None and self._ladder is not None:
             grace = self.batch.common["grace_s"]
-            self._end(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
+            self._ladder.climb(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
         if not self._told:
             return LONG_S - ran
         if limit and self._verdict is None:
@@ -228,28 +209,12 @@ class CallRun:
             self._open.discard(index)
             item = Item(self._positions[index], verdict.state, why=verdict.why)
             self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
-        if running:
-            self._end(verdict)
+        if running and self._ladder is not None:
+            self._ladder.climb(verdict)
         elif not self._open:
             self._finish()
         else:
             self.begin()
-
-    def _end(self, verdict: Verdict) -> None:
-        """SIGTERM, grace, SIGKILL for the runner and what the call started."""
-        runner, hold = self._runner, self._hold
-        assert runner is not None and hold is not None
-        if self._verdict is None:
-            self._verdict = verdict
-            if verdict.grace_s > 0 and not hold.paused:
-                runner.tree.signal(signal.SIGTERM)
-                hold.suspend(False)
-        elif verdict.grace_s >= self._verdict.grace_s:
-            return
-        if self._ladder is not None:
-            self._ladder.cancel()
-        wait = 0.0 if hold.paused else verdict.grace_s
-        self._ladder = self._place.timers.at(now() + wait, runner.retire)
 
     def signal(self, positions: set[int] | None, number: int) -> None:
         """Signal the runner's session while one of these calls runs."""
@@ -306,15 +271,16 @@ class CallRun:
 
     def _finish(self) -> None:
         """Nothing is left: give the runner back, unless it is stopped or still unpacking."""
-        for timer in (self._timer, self._ladder):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         runner, hold = self._runner, self._hold
         self._runner = None
         if runner is not None and hold is not None:
             runner.caller = None
             if hold.stopped or not runner.ready or self._verdict is not None:
                 runner.retire()
+            if self._ladder is not None:
+                self._ladder.stop()
             self._pool.give(runner)
         self._over()
 
@@ -336,6 +302,25 @@ class CallRun:
             "suspended": bool(hold and hold.suspended),
             "waiting": [self._positions[index] for index in sorted(waiting)],
         }
+
+
+def _order(batch: Batch, serial: int) -> dict[str, Any]:
+    """Return the header of the batch for the runner."""
+    common = batch.common
+    own = {k: v for k, v in common["env"].items() if k.startswith("QSUB_")}
+    return {
+        "serial": serial,
+        "uid": batch.uid,
+        "attempt": batch.attempt,
+        "tasks": batch.tasks,
+        "chunks": batch.chunks,
+        "fn_key": common["fn_key"],
+        "fn_path": common["fn_path"],
+        "env": own,
+        "path": common.get("path") or [],
+        "cwd": common["cwd"],
+        "umask": common["umask"],
+    }
 
 
 def _death(code: int) -> str:

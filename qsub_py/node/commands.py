@@ -7,42 +7,17 @@ that came from it is left.
 from __future__ import annotations
 
 import os
-import signal
-import stat
 from collections import deque
 from dataclasses import dataclass
 from resource import struct_rusage
-from typing import Any
 
-from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, environment, excuse
+from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
 from qsub_py.node.judge import judge
-from qsub_py.node.processes import COOKIE, Tree, find_program, prefer_for_oom, stat_of
+from qsub_py.node.ladder import Ladder
+from qsub_py.node.launch import Launcher, Output, Task
+from qsub_py.node.processes import Tree, prefer_for_oom, stat_of
 from qsub_py.node.wire import Header, Item
 from qsub_py.node.workplace import Hold, Timer, Workplace, now
-
-Task = dict[str, Any]
-#: A FIFO without a reader fails at once instead of stopping the keeper.
-_OPEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-
-
-@dataclass(slots=True)
-class Output:
-    """Where a task's output goes; `offset` is what an appended file held before."""
-
-    path: str
-    is_default: bool
-    offset: int = 0
-
-    def settle(self) -> tuple[str, int, list[int] | None]:
-        """Return (path, size, part) at the end; an empty default file is removed."""
-        try:
-            size = os.stat(self.path).st_size
-            if self.is_default and not size:
-                os.unlink(self.path)
-                return "", 0, None
-        except OSError:
-            return self.path, 0, None
-        return self.path, size, [self.offset, size - self.offset] if self.offset else None
 
 
 @dataclass(slots=True)
@@ -52,14 +27,13 @@ class Running:
     pos: int
     tree: Tree
     hold: Hold
+    ladder: Ladder
     started: float
     output: Output
     timer: Timer
     told: bool = False
-    verdict: Verdict | None = None
     dropped: bool = False
     user_signal: int = 0
-    ladder: Timer | None = None
 
 
 class CommandRun:
@@ -73,10 +47,7 @@ class CommandRun:
         allowed = batch.entry.open
         self._waiting: deque[Task] = deque(t for t in batch.tasks if t["pos"] in allowed)
         self._current: Running | None = None
-        self._env = environment(batch.common["env"])
-        self._programs: dict[tuple[str, str], bytes] = {}
-
-    # -- starting --------------------------------------------------------------------------
+        self._launcher = Launcher(place, batch)
 
     def begin(self) -> None:
         """Start the next task when none runs and the fence allows; end when all are over."""
@@ -99,9 +70,14 @@ class CommandRun:
             self._give_up(task, excuse(error, self._place.node_dir))
             return
         try:
-            self._launch(task, moment)
+            tree, output = self._launcher.launch(task, self._reaped)
         except Unfit as error:
             self._give_up(task, str(error))
+            return
+        timer = self._place.timers.at(moment + self._first_look_s(), self._look)
+        hold = Hold(tree, moment)
+        ladder = Ladder(self._place, tree, hold)
+        self._current = Running(task["pos"], tree, hold, ladder, moment, output, timer)
 
     def _give_up(self, task: Task, why: str) -> None:
         """Return this task and all that wait: the node is at fault, not the task."""
@@ -111,81 +87,9 @@ class CommandRun:
         self._place.ledger.give_back(self.batch.entry, positions, why)
         self._over()
 
-    def _launch(self, task: Task, moment: float) -> None:
-        common, pos = self.batch.common, task["pos"]
-        env = self._env
-        if task.get("env"):
-            env = {**env, **environment(task["env"])}
-        cookie = self.batch.cookie(pos)
-        before = os.umask(common["umask"])
-        opened: list[int] = []
-        try:
-            self._enter(common["cwd"])
-            program = self._find(task.get("argv") or common["argv"], env)
-            output, moves = self._open_outputs(task, opened)
-            argv = [os.fsencode(word) for word in task.get("argv") or common["argv"]]
-            tree = self._spawn(program, argv, {**env, COOKIE: cookie}, cookie, moves)
-        finally:
-            os.umask(before)
-            for fd in opened:
-                os.close(fd)
-        timer = self._place.timers.at(moment + self._first_look_s(), self._look)
-        self._current = Running(pos, tree, Hold(tree, moment), moment, output, timer)
-
     def _first_look_s(self) -> float:
         limit: float = self.batch.common["limit_s"]
         return min(LONG_S, limit) if limit else LONG_S
-
-    @staticmethod
-    def _enter(cwd: str) -> None:
-        try:
-            os.chdir(cwd)
-        except FileNotFoundError:
-            raise Unfit(f"no such directory: {cwd} on this node") from None
-        except OSError as error:
-            raise Unfit(excuse(error, cwd)) from error
-
-    def _find(self, argv: list[str], env: dict[bytes, bytes]) -> bytes:
-        search = os.fsdecode(env.get(b"PATH", b"")) or os.defpath
-        key = (argv[0], search)
-        found = self._programs.get(key)
-        if found is None:
-            found = find_program(argv[0], search)
-            if found is None:
-                raise Unfit(f"no such program on PATH: {argv[0]} on this node")
-            self._programs[key] = found
-        return found
-
-    def _open_outputs(self, task: Task, opened: list[int]) -> tuple[Output, dict[int, int]]:
-        path = task.get("out", "")
-        name = f"{self.batch.uid}.{task['pos']}.{self.batch.attempt}.out"
-        output = Output(path or self._place.out_path(name), is_default=not path)
-        out = _open(output.path, append=bool(task.get("append")), opened=opened)
-        if task.get("append"):
-            output.offset = os.fstat(out).st_size
-        err = out
-        if task.get("err"):
-            err = _open(task["err"], append=bool(task.get("append")), opened=opened)
-        return output, {1: out, 2: err}
-
-    def _spawn(
-        self,
-        program: bytes,
-        argv: list[bytes],
-        env: dict[bytes, bytes],
-        cookie: bytes,
-        moves: dict[int, int],
-    ) -> Tree:
-        try:
-            return self._place.children.start(
-                argv, env, path=program, cookie=cookie, moves=moves, reaped=self._reaped
-            )
-        except OSError as error:
-            raise Unfit(excuse(error, os.fsdecode(program))) from error
-        except ValueError as error:  # a NUL in a word, an "=" in a name
-            raise Unfit(f"{error}: {os.fsdecode(program)}") from error
-
-    # -- while it runs ---------------------------------------------------------------------
 
     def _look(self) -> None:
         """Look at the running task when it may be long, or at its limit."""
@@ -199,12 +103,12 @@ class CommandRun:
             self._tell_begun(current)
             if self._waiting:
                 self.take_back()
-        if limit and ran >= limit and current.verdict is None:
+        if limit and ran >= limit and current.ladder.verdict is None:
             grace = self.batch.common["grace_s"]
-            self._end(current, Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
+            current.ladder.climb(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
         if not current.told:
             self._look_again(moment + LONG_S - ran)
-        elif limit and current.verdict is None:
+        elif limit and current.ladder.verdict is None:
             self._look_again(moment + limit - ran)
 
     def _look_again(self, when: float) -> None:
@@ -235,28 +139,8 @@ class CommandRun:
             self._place.ledger.end(self.batch.entry, item, b"", moment, more=False)
         current = self._current
         if current is not None and (positions is None or current.pos in positions):
-            self._end(current, verdict)
+            current.ladder.climb(verdict)
         self.begin()
-
-    def _end(self, current: Running, verdict: Verdict) -> None:
-        """SIGTERM, grace, SIGKILL. Told again, only a shorter grace changes anything."""
-        if current.verdict is None:
-            current.verdict = verdict
-            # Past the fence it must not run another moment, not even to tidy up.
-            if verdict.grace_s > 0 and not current.hold.paused:
-                current.tree.signal(signal.SIGTERM)
-                current.hold.suspend(False)
-        elif verdict.grace_s >= current.verdict.grace_s:
-            return
-        if current.ladder is not None:
-            current.ladder.cancel()
-        wait = 0.0 if current.hold.paused else verdict.grace_s
-        current.ladder = self._place.timers.at(now() + wait, lambda: self._destroy(current))
-
-    def _destroy(self, current: Running) -> None:
-        current.tree.destroy()
-        # What forks faster than we look: again, until the main process was reaped.
-        current.ladder = self._place.timers.at(now() + 0.1, lambda: self._destroy(current))
 
     def signal(self, positions: set[int] | None, number: int) -> None:
         """Signal the session of the running task."""
@@ -267,7 +151,7 @@ class CommandRun:
 
     def suspend(self, value: bool) -> None:
         """Stop the running task for its user, or let it go on."""
-        if self._current is not None and self._current.verdict is None:
+        if self._current is not None and self._current.ladder.verdict is None:
             self._current.hold.suspend(value)
 
     def lapse(self) -> None:
@@ -276,8 +160,8 @@ class CommandRun:
         if current is None or current.hold.paused or not self.batch.common["requeue"]:
             return
         current.hold.pause(True)
-        if current.verdict is not None:
-            self._destroy(current)
+        if current.ladder.verdict is not None:
+            current.ladder.destroy()
         self._place.ledger.tell({"op": "paused", "key": self.batch.key})
 
     def _resume_from_fence(self, current: Running) -> None:
@@ -299,18 +183,13 @@ class CommandRun:
             self._over()
             return
         self._current.dropped = True
-        if self._current.ladder is not None:
-            self._current.ladder.cancel()
-        self._destroy(self._current)
-
-    # -- the end ---------------------------------------------------------------------------
+        self._current.ladder.destroy()
 
     def _reaped(self, status: int, usage: struct_rusage) -> None:
         current = self._current
         assert current is not None
         current.timer.cancel()
-        if current.ladder is not None:
-            current.ladder.cancel()
+        current.ladder.stop()
         ended = now()
         self._place.clear(
             current.tree, lambda left: self._settle(current, status, usage, ended, left)
@@ -326,7 +205,7 @@ class CommandRun:
             self._over()
             return
         code = os.waitstatus_to_exitcode(status)
-        state, why = judge(code, current.verdict, current.user_signal)
+        state, why = judge(code, current.ladder.verdict, current.user_signal)
         if left:
             why += f"; {left} of its processes could not be killed"
         path, size, part = current.output.settle()
@@ -362,20 +241,3 @@ class CommandRun:
             "suspended": bool(current and current.hold.suspended),
             "waiting": [task["pos"] for task in self._waiting],
         }
-
-
-def _open(path: str, *, append: bool, opened: list[int]) -> int:
-    """Open an output file, its parents made where missing; raise Unfit."""
-    flags = _OPEN | (0 if append else os.O_TRUNC)
-    try:
-        try:
-            fd = os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            fd = os.open(path, flags, 0o666)
-    except OSError as error:
-        raise Unfit(f"cannot write output: {excuse(error, path)}") from error
-    opened.append(fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.set_blocking(fd, True)
-    return fd

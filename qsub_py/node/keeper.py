@@ -24,7 +24,7 @@ from qsub_py.node.history import recover
 from qsub_py.node.journal import Journal
 from qsub_py.node.ledger import Ledger
 from qsub_py.node.processes import become_subreaper
-from qsub_py.node.runners import RunnerPool
+from qsub_py.node.runner_pool import RunnerPool
 from qsub_py.node.slots import Slots
 from qsub_py.node.wire import VERSION, Header
 from qsub_py.node.workplace import Timer, Workplace, now

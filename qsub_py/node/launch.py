@@ -1,164 +1,134 @@
-"""Start a node on this host, and find the ones that are here.
-
-A node lives in a directory of its own under the state directory; its agent holds a lock
-there, so a second one for the same node is refused.
-"""
+"""Start one command: its directory, environment, program and output files."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
-import socket
-import subprocess
-import sys
-import time
+import stat
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from qsub_py.config import Config
-from qsub_py.errors import ConfigError, NodeError, SpecError
-from qsub_py.node import hardware
-from qsub_py.node.settings import NodeSettings
-from qsub_py.text import check_name
+from qsub_py.node.batch import Batch, Unfit, environment, excuse
+from qsub_py.node.processes import COOKIE, Tree, find_program
+from qsub_py.node.workplace import Reaped, Workplace
 
-_WAIT_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStarted:
-    """A node that is up (or was already)."""
-
-    name: str
-    uid: str
-    cpus: int
-    mem_bytes: int
-    gpus: int
-    was_running: bool
-    node_dir: Path
+Task = dict[str, Any]
+#: A FIFO without a reader fails at once instead of stopping the keeper.
+_OPEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
-def start(
-    config: Config,
-    *,
-    name: str = "",
-    cpus: int | None = None,
-    mem_bytes: int | None = None,
-    gpus: int | None = None,
-    features: tuple[str, ...] = (),
-    queues: tuple[str, ...] = ("main",),
-) -> NodeStarted:
-    """Start a node here and return once it has joined; NodeError, SpecError, ConfigError."""
-    name = check_name(name or socket.gethostname().split(".")[0], what="node name")
-    cpus = hardware.cpus() if cpus is None else cpus
-    mem_bytes = hardware.mem_bytes() if mem_bytes is None else mem_bytes
-    gpus = hardware.gpus() if gpus is None else gpus
-    if cpus < 1 or cpus > 4096:
-        raise SpecError(f"a node has 1 to 4096 cpus, not {cpus}")
-    node_dir = _node_dir(config, name)
-    settings = NodeSettings(
-        _uid(node_dir), name, cpus, mem_bytes, gpus, config.cluster, config.url, features, queues
-    )
-    if is_running(node_dir):
-        old = NodeSettings.load(node_dir)
-        if old != settings and (cpus, mem_bytes, gpus) != (old.cpus, old.mem_bytes, old.gpus):
-            raise NodeError(
-                f"node {name} runs already, with {old.cpus} cpus",
-                hint="stop it first (qnode stop), or give the new one a --name of its own",
-            )
-        return _started(old, node_dir, was_running=True)
-    settings.save(node_dir)
-    _launch(node_dir)
-    _await_joined(node_dir)
-    return _started(settings, node_dir, was_running=False)
+@dataclass(slots=True)
+class Output:
+    """Where a task's output goes; `offset` is what an appended file held before."""
 
+    path: str
+    is_default: bool
+    offset: int = 0
 
-def local_nodes(config: Config) -> list[tuple[NodeSettings, Path, bool]]:
-    """Return (settings, directory, whether its agent runs) of this host's nodes."""
-    found = []
-    folder = config.state_path() / "nodes"
-    for node_dir in sorted(folder.iterdir()) if folder.is_dir() else ():
+    def settle(self) -> tuple[str, int, list[int] | None]:
+        """Return (path, size, part) at the end; an empty default file is removed."""
         try:
-            found.append((NodeSettings.load(node_dir), node_dir, is_running(node_dir)))
-        except (OSError, ValueError, TypeError):
-            continue
-    return found
+            size = os.stat(self.path).st_size
+            if self.is_default and not size:
+                os.unlink(self.path)
+                return "", 0, None
+        except OSError:
+            return self.path, 0, None
+        return self.path, size, [self.offset, size - self.offset] if self.offset else None
 
 
-def is_running(node_dir: Path) -> bool:
-    """Whether an agent holds the node's lock."""
+class Launcher:
+    """Starts the commands of one batch."""
+
+    def __init__(self, place: Workplace, batch: Batch) -> None:
+        self._place = place
+        self._batch = batch
+        self._env = environment(batch.common["env"])
+        self._programs: dict[tuple[str, str], bytes] = {}
+
+    def launch(self, task: Task, reaped: Reaped) -> tuple[Tree, Output]:
+        """Start a task; raise Unfit when this node cannot."""
+        common = self._batch.common
+        env = self._env
+        if task.get("env"):
+            env = {**env, **environment(task["env"])}
+        cookie = self._batch.cookie(task["pos"])
+        before = os.umask(common["umask"])
+        opened: list[int] = []
+        try:
+            self._enter(common["cwd"])
+            program = self._find(task.get("argv") or common["argv"], env)
+            output, moves = self._open_outputs(task, opened)
+            argv = [os.fsencode(word) for word in task.get("argv") or common["argv"]]
+            tree = self._spawn(program, argv, {**env, COOKIE: cookie}, cookie, moves, reaped)
+            return tree, output
+        finally:
+            os.umask(before)
+            for fd in opened:
+                os.close(fd)
+
+    @staticmethod
+    def _enter(cwd: str) -> None:
+        try:
+            os.chdir(cwd)
+        except FileNotFoundError:
+            raise Unfit(f"no such directory: {cwd} on this node") from None
+        except OSError as error:
+            raise Unfit(excuse(error, cwd)) from error
+
+    def _find(self, argv: list[str], env: dict[bytes, bytes]) -> bytes:
+        search = os.fsdecode(env.get(b"PATH", b"")) or os.defpath
+        key = (argv[0], search)
+        found = self._programs.get(key)
+        if found is None:
+            found = find_program(argv[0], search)
+            if found is None:
+                raise Unfit(f"no such program on PATH: {argv[0]} on this node")
+            self._programs[key] = found
+        return found
+
+    def _open_outputs(self, task: Task, opened: list[int]) -> tuple[Output, dict[int, int]]:
+        path = task.get("out", "")
+        name = f"{self._batch.uid}.{task['pos']}.{self._batch.attempt}.out"
+        output = Output(path or self._place.out_path(name), is_default=not path)
+        out = _open(output.path, append=bool(task.get("append")), opened=opened)
+        if task.get("append"):
+            output.offset = os.fstat(out).st_size
+        err = out
+        if task.get("err"):
+            err = _open(task["err"], append=bool(task.get("append")), opened=opened)
+        return output, {1: out, 2: err}
+
+    def _spawn(
+        self,
+        program: bytes,
+        argv: list[bytes],
+        env: dict[bytes, bytes],
+        cookie: bytes,
+        moves: dict[int, int],
+        reaped: Reaped,
+    ) -> Tree:
+        try:
+            return self._place.children.start(
+                argv, env, path=program, cookie=cookie, moves=moves, reaped=reaped
+            )
+        except OSError as error:
+            raise Unfit(excuse(error, os.fsdecode(program))) from error
+        except ValueError as error:  # a NUL in a word, an "=" in a name
+            raise Unfit(f"{error}: {os.fsdecode(program)}") from error
+
+
+def _open(path: str, *, append: bool, opened: list[int]) -> int:
+    """Open an output file, its parents made where missing; raise Unfit."""
+    flags = _OPEN | (0 if append else os.O_TRUNC)
     try:
-        with open(node_dir / "agent.lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _started(settings: NodeSettings, node_dir: Path, *, was_running: bool) -> NodeStarted:
-    return NodeStarted(settings.name, settings.uid, settings.cpus, settings.mem_bytes,
-                       settings.gpus, was_running, node_dir)  # fmt: skip
-
-
-def _node_dir(config: Config, name: str) -> Path:
-    node_dir = config.state_path() / "nodes" / f"{config.cluster}.{name}"
-    try:
-        node_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            fd = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            fd = os.open(path, flags, 0o666)
     except OSError as error:
-        raise ConfigError(f"cannot write {node_dir}: {error.strerror}") from None
-    return node_dir
-
-
-def _uid(node_dir: Path) -> str:
-    """Return the node's uid: a new one where the directory is new or was copied from elsewhere."""
-    machine = hardware.machine_id()[:12]
-    try:
-        uid = NodeSettings.load(node_dir).uid
-    except (OSError, ValueError, TypeError):
-        uid = ""
-    return uid if uid.startswith(machine) else f"{machine}{secrets.token_hex(4)}"
-
-
-def agent_argv(node_dir: Path) -> list[str]:
-    """Return the command line that runs the node's agent."""
-    return [sys.executable, "-m", "qsub_py.node", str(node_dir)]
-
-
-def _launch(node_dir: Path) -> None:
-    for name in ("joined", "failed"):
-        (node_dir / name).unlink(missing_ok=True)
-    with open(node_dir / "agent.log", "ab") as log:
-        subprocess.Popen(
-            agent_argv(node_dir),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env=dict(os.environ) | _package_path(),
-            start_new_session=True,
-        )
-
-
-def _package_path() -> dict[str, str]:
-    """Return the PYTHONPATH with which a new interpreter finds this very package."""
-    home = str(Path(__file__).resolve().parents[2])
-    if os.path.basename(home) in ("site-packages", "dist-packages"):
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))}
-
-
-def _await_joined(node_dir: Path) -> None:
-    deadline = time.monotonic() + _WAIT_S
-    while time.monotonic() < deadline:
-        if (node_dir / "joined").exists():
-            return
-        failed = node_dir / "failed"
-        if failed.exists():
-            message, _, hint = failed.read_text("utf-8").partition("\n")
-            raise NodeError(message, hint=hint)
-        time.sleep(0.02)
-    raise NodeError(
-        "the node did not come up in 20 s", hint=f"its log says why: {node_dir / 'agent.log'}"
-    )
+        raise Unfit(f"cannot write output: {excuse(error, path)}") from error
+    opened.append(fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.set_blocking(fd, True)
+    return fd

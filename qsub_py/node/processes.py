@@ -181,15 +181,14 @@ class Tree:
     def leftovers(self) -> list[tuple[int, int]]:
         """Return some of what outlived the main process; cheap when it never forked."""
         last, pids = self._meter.since(self.pid, self._ordinal)
-        if isinstance(pids, range):
-            pids = [pid for pid in pids if self._is_orphan(pid)]
-        return self._search(last, pids) if pids else []
+        if not pids or (isinstance(pids, range) and not any(map(self._may_be_root, pids))):
+            return []
+        return self._search(last, pids)
 
-    def _is_orphan(self, pid: int) -> bool:
-        """Whether it may be the oldest of what is left: then it is our child, or gone by now.
+    def _may_be_root(self, pid: int) -> bool:
+        """Whether it may be the oldest of what is left: alive it is our child by now.
 
-        Pids rise from parent to child, and so do our looks: whose parent dies after our look
-        at the parent is still found by the parent, whose dies before is our child.
+        Strangers are told by their parent alone, without a look at their environment.
         """
         stat = stat_of(pid)
         return stat is None or stat[0] in "ZX" or stat[1] == self._keeper

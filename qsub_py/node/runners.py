@@ -1,7 +1,6 @@
-"""The keeper's side of runners: start them, keep them warm, hand them out, see them die.
+"""The keeper's side of a runner: start it, hand it tickets, read its results, see it die.
 
-A runner is kept for its interpreter, environment, directory, umask and import path. It is
-told what to do by `calls.CallRun`; this module knows its descriptors.
+It is told what to do by `calls.CallRun`; this module knows its descriptors.
 """
 
 from __future__ import annotations
@@ -15,20 +14,19 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from resource import struct_rusage
 from typing import Any, Protocol
 
 from qsub_py.node import runner as child
-from qsub_py.node.batch import Batch, Unfit, environment, excuse
+from qsub_py.node.batch import Unfit, environment, excuse
 from qsub_py.node.processes import COOKIE, Tree, find_program, prefer_for_oom, send_signal
 from qsub_py.node.wire import Channel
-from qsub_py.node.workplace import Workplace, now
+from qsub_py.node.workplace import Workplace
 
 RunnerKey = tuple[str, str, int, tuple[str, ...], tuple[tuple[str, str], ...]]
 
-IDLE_S = 300.0
 _READ_BYTES = 1 << 18
 _TICKET = struct.Struct("<I")
 _SETUP = _TICKET.pack(child.SETUP)
@@ -47,14 +45,6 @@ class Caller(Protocol):
 
     def died(self, code: int, left: int) -> None:
         """The process is gone, with all that came from it but `left`."""
-
-
-def runner_key(batch: Batch) -> RunnerKey:
-    """Return what a runner must agree with to run this batch."""
-    common = batch.common
-    env = sorted(item for item in common["env"].items() if not item[0].startswith("QSUB_"))
-    path = tuple(common.get("path") or ())
-    return common["python"], common["cwd"], common["umask"], path, tuple(env)
 
 
 @dataclass(slots=True)
@@ -132,8 +122,6 @@ class Runner:
         self._forks = (self.tree.pid, place.children.meter.spawned)
         place.poller.watch(self._channel.fileno(), self._nudged)
 
-    # -- starting --------------------------------------------------------------------------
-
     def _start(self) -> Tree:
         python, cwd, umask, _, env = self.key
         config = {
@@ -174,8 +162,6 @@ class Runner:
             raise Unfit(f"no such directory: {cwd} on this node") from None
         except OSError as error:
             raise Unfit(excuse(error, cwd)) from error
-
-    # -- handing out work ------------------------------------------------------------------
 
     def set_up(self, header: dict[str, Any], body: bytes) -> None:
         """Give it a batch; `ready` turns true when it is unpacked."""
@@ -224,8 +210,6 @@ class Runner:
         """Return (batch serial, index, start) of the call it began last."""
         serial, index, start = child.MARK_LAYOUT.unpack_from(self._mark, 0)
         return serial, index, start
-
-    # -- hearing from it -------------------------------------------------------------------
 
     def _nudged(self) -> None:
         if self._channel.waiting:
@@ -291,8 +275,6 @@ class Runner:
             self.ready = True
             caller.unfit(refusal)
 
-    # -- the end ---------------------------------------------------------------------------
-
     def sweep_strays(self) -> None:
         """Kill what calls left behind: another job comes. The runner itself lives on."""
         meter = self._place.children.meter
@@ -336,75 +318,6 @@ class Runner:
         except OSError:
             return ""
         return text.splitlines()[-1][:300] if text else ""
-
-
-@dataclass(slots=True)
-class RunnerPool:
-    """Runners by key; the idle ones wait for the next batch that suits them."""
-
-    place: Workplace
-    max_idle: int
-    #: Numbers runners and batches; starts at the time, so that no earlier keeper's come again.
-    serial: int
-    running: list[Runner] = field(default_factory=list)
-    idle: list[Runner] = field(default_factory=list)
-
-    def next_serial(self) -> int:
-        """Return a number nobody had before."""
-        self.serial += 1
-        return self.serial
-
-    def take(self, batch: Batch) -> Runner:
-        """Return a runner for the batch, a warm one if there is; raise Unfit."""
-        key = runner_key(batch)
-        for runner in reversed(self.idle):
-            if runner.key == key and not runner.retired:
-                self.idle.remove(runner)
-                if runner.uid != batch.uid:
-                    runner.sweep_strays()
-                break
-        else:
-            runner = self._start(key)
-        runner.uid = batch.uid
-        return runner
-
-    def _start(self, key: RunnerKey) -> Runner:
-        serial = self.next_serial()
-        cookie = f"runner.{serial}"
-        try:
-            self.place.ledger.runner_starts(cookie)
-            runner = Runner(self.place, serial, key, self._gone)
-        except OSError as error:
-            raise Unfit(excuse(error, self.place.node_dir)) from error
-        self.running.append(runner)
-        return runner
-
-    def give(self, runner: Runner) -> None:
-        """Put a runner back; the one idle for longest makes room."""
-        runner.caller = None
-        if runner.retired:
-            return
-        runner.idle_since = now()
-        self.idle.append(runner)
-        if len(self.idle) > self.max_idle:
-            self.idle.pop(0).retire()
-
-    def retire_idle(self) -> None:
-        """Let go of runners that were idle for long; call now and then."""
-        moment = now()
-        for runner in [r for r in self.idle if moment - r.idle_since > IDLE_S]:
-            self.idle.remove(runner)
-            runner.retire()
-
-    def _gone(self, runner: Runner) -> None:
-        self.running.remove(runner)
-        if runner in self.idle:
-            self.idle.remove(runner)
-        self.place.ledger.runner_gone(runner.cookie.decode())
-
-    def cookies(self) -> list[str]:
-        """Return the cookies of all that live."""
-        return [runner.cookie.decode() for runner in self.running]
 
 
 def _cloudpickle_path() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from qsub_py.node.batch import Batch, Over, Run, Verdict
 from qsub_py.node.calls import CallRun
 from qsub_py.node.commands import CommandRun
-from qsub_py.node.runners import RunnerPool
+from qsub_py.node.runner_pool import RunnerPool
 from qsub_py.node.wire import Header, Item
 from qsub_py.node.workplace import Workplace, now
 

@@ -1,0 +1,91 @@
+"""Runners kept warm for the next batch that suits them.
+
+A runner is kept for its interpreter, environment, directory, umask and import path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qsub_py.node.batch import Batch, Unfit, excuse
+from qsub_py.node.runners import Runner, RunnerKey
+from qsub_py.node.workplace import Workplace, now
+
+IDLE_S = 300.0
+
+
+def runner_key(batch: Batch) -> RunnerKey:
+    """Return what a runner must agree with to run this batch."""
+    common = batch.common
+    env = sorted(item for item in common["env"].items() if not item[0].startswith("QSUB_"))
+    path = tuple(common.get("path") or ())
+    return common["python"], common["cwd"], common["umask"], path, tuple(env)
+
+
+@dataclass(slots=True)
+class RunnerPool:
+    """Runners by key; the idle ones wait for the next batch that suits them."""
+
+    place: Workplace
+    max_idle: int
+    #: Numbers runners and batches; starts at the time, so that no earlier keeper's come again.
+    serial: int
+    running: list[Runner] = field(default_factory=list)
+    idle: list[Runner] = field(default_factory=list)
+
+    def next_serial(self) -> int:
+        """Return a number nobody had before."""
+        self.serial += 1
+        return self.serial
+
+    def take(self, batch: Batch) -> Runner:
+        """Return a runner for the batch, a warm one if there is; raise Unfit."""
+        key = runner_key(batch)
+        for runner in reversed(self.idle):
+            if runner.key == key and not runner.retired:
+                self.idle.remove(runner)
+                if runner.uid != batch.uid:
+                    runner.sweep_strays()
+                break
+        else:
+            runner = self._start(key)
+        runner.uid = batch.uid
+        return runner
+
+    def _start(self, key: RunnerKey) -> Runner:
+        serial = self.next_serial()
+        cookie = f"runner.{serial}"
+        try:
+            self.place.ledger.runner_starts(cookie)
+            runner = Runner(self.place, serial, key, self._gone)
+        except OSError as error:
+            raise Unfit(excuse(error, self.place.node_dir)) from error
+        self.running.append(runner)
+        return runner
+
+    def give(self, runner: Runner) -> None:
+        """Put a runner back; the one idle for longest makes room."""
+        runner.caller = None
+        if runner.retired:
+            return
+        runner.idle_since = now()
+        self.idle.append(runner)
+        if len(self.idle) > self.max_idle:
+            self.idle.pop(0).retire()
+
+    def retire_idle(self) -> None:
+        """Let go of runners that were idle for long; call now and then."""
+        moment = now()
+        for runner in [r for r in self.idle if moment - r.idle_since > IDLE_S]:
+            self.idle.remove(runner)
+            runner.retire()
+
+    def _gone(self, runner: Runner) -> None:
+        self.running.remove(runner)
+        if runner in self.idle:
+            self.idle.remove(runner)
+        self.place.ledger.runner_gone(runner.cookie.decode())
+
+    def cookies(self) -> list[str]:
+        """Return the cookies of all that live."""
+        return [runner.cookie.decode() for runner in self.running]
