@@ -17,7 +17,7 @@ from typing import Any
 
 from qsub_py import config, server
 from qsub_py.model import JobInfo, State
-from qsub_py.node import launch
+from qsub_py.node import local
 from qsub_py.reach import endpoint
 from qsub_py.store import Store
 
@@ -83,9 +83,9 @@ class Env:
 
     # -- nodes -----------------------------------------------------------------------------
 
-    def start_node(self, name: str = "n1", *, cpus: int = 2, gpus: int = 0) -> launch.NodeStarted:
+    def start_node(self, name: str = "n1", *, cpus: int = 2, gpus: int = 0) -> local.NodeStarted:
         """Start a node here and return once it has joined."""
-        started = launch.start(self.config, name=name, cpus=cpus, mem_bytes=2**32, gpus=gpus)
+        started = local.start(self.config, name=name, cpus=cpus, mem_bytes=2**32, gpus=gpus)
         self.node_dirs[name] = started.node_dir
         return started
 

@@ -46,7 +46,7 @@ def chosen(client: Client, names: Sequence[str], *, everything: bool = False) ->
 
 
 def _local_uids(config: Config) -> set[str]:
-    from qsub_py.node.launch import local_nodes
+    from qsub_py.node.local import local_nodes
 
     return {settings.uid for settings, _, _ in local_nodes(config)}
 
@@ -93,9 +93,9 @@ def switch(client: Client, node: NodeInfo, *, drains: bool, reason: str = "") ->
 
 def restart_local(config: Config, names: Sequence[str]) -> list[str]:
     """Start the agents of this host's running nodes anew; returns their names."""
-    from qsub_py.node import launch
+    from qsub_py.node import local
 
-    here = [(settings, where) for settings, where, is_up in launch.local_nodes(config) if is_up]
+    here = [(settings, where) for settings, where, is_up in local.local_nodes(config) if is_up]
     unknown = set(names) - {settings.name for settings, _ in here}
     if unknown or not here:
         what = f"called {', '.join(sorted(unknown))} runs" if unknown else "runs"
@@ -107,9 +107,9 @@ def restart_local(config: Config, names: Sequence[str]) -> list[str]:
         pid = int((node_dir / "agent.pid").read_text())
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 10
-        while launch.is_running(node_dir) and time.monotonic() < deadline:
+        while local.is_running(node_dir) and time.monotonic() < deadline:
             time.sleep(0.02)
-        launch.start(
+        local.start(
             config, name=settings.name, cpus=settings.cpus, mem_bytes=settings.mem_bytes,
             gpus=settings.gpus, features=settings.features, queues=settings.queues,
         )  # fmt: skip
@@ -119,7 +119,7 @@ def restart_local(config: Config, names: Sequence[str]) -> list[str]:
 
 def print_logs(config: Config, name: str | None, count: int) -> None:
     """Print the last lines of the logs of a node's agent and keeper."""
-    from qsub_py.node.launch import local_nodes
+    from qsub_py.node.local import local_nodes
 
     found = [
         (settings, where)

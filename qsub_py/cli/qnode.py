@@ -58,9 +58,9 @@ def start(hosts: tuple[str, ...], cpus: str | None, mem: str | None, gpus: str |
     gpu_count = (
         common.whole(gpus, "--gpus", least=0, most=1024) if gpus is not None else wanted.gpus
     )
-    from qsub_py.node import launch
+    from qsub_py.node import local
 
-    started = launch.start(
+    started = local.start(
         settings,
         name=_name(name) if name is not None else wanted.name,
         cpus=cpu_count or None,

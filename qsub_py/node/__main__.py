@@ -19,7 +19,7 @@ from qsub_py.config import Config
 from qsub_py.errors import QsubError, StoreUnavailable
 from qsub_py.node import hardware
 from qsub_py.node.agent import Agent
-from qsub_py.node.launch import agent_argv
+from qsub_py.node.local import agent_argv
 from qsub_py.node.settings import NodeSettings
 from qsub_py.node.waiter import Waiter
 from qsub_py.reach import endpoint

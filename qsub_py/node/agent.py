@@ -101,25 +101,31 @@ class Agent:
 
     def _turn(self) -> None:
         self._hand.listen()
-        if self._waiter.rang():
-            self._wants_claim = self._wants_renewal = True
+        hints = self._waiter.rang()
+        self._wants_claim = self._wants_claim or b"1" in hints
+        self._wants_renewal = self._wants_renewal or b"2" in hints
         if self._due("ping", _RENEW_S):
             self._hand.ping()
         if not self._is_joined:
             if self._due("join", self._retry_s):
                 self._join()
             return
-        if self._due("renew", _RENEW_S * random.uniform(0.9, 1.1)) or self._wants_renewal:
-            self._renew()
         if self._due("claim", _LOOK_S):
             self._wants_claim = True
+        self._exchange()
+        if self._due("renew", _RENEW_S * random.uniform(0.9, 1.1)):
+            self._renew()
+            self._housekeep()
+        elif self._wants_renewal:
+            self._renew()
         if self._due("clean", _CLEAN_S):
             self._clean()
         self._logs.turn(self._is_open)
-        self._exchange()
 
     def _pause_s(self) -> float:
-        if self._is_joined and (self._hand.outbox.has_unsent() or self._wants_claim):
+        if self._is_joined and (
+            self._wants_claim or self._wants_renewal or self._hand.outbox.has_unsent()
+        ):
             return 0.0
         timers = ("ping", "renew", "claim", "clean") if self._is_joined else ("ping", "join")
         soonest = min(self._next[name] for name in timers) - time.monotonic()
@@ -217,10 +223,13 @@ class Agent:
         for order in orders:
             self._obey(order)
         self._wants_renewal = bool(self._acked)
+
+    def _housekeep(self) -> None:
+        """Sweep lapsed nodes and promote what is due; be back when the next is due."""
         due_at = self._store.housekeep()
         if due_at:
-            soon = time.monotonic() + max(0.001, due_at - now_at)
-            self._next["renew"] = min(self._next["renew"], soon)
+            soon = due_at - (self._maker.offset_s + boottime())
+            self._next["renew"] = min(self._next["renew"], time.monotonic() + max(0.001, soon))
 
     def _fence(self, sent_at: float) -> None:
         """Tell the keeper how long a renewal that was sent at this boot time lasts."""

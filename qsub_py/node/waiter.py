@@ -28,12 +28,12 @@ class Waiter:
         """Return the descriptor to wait on."""
         return self._read
 
-    def rang(self) -> bool:
-        """Silence the bell; return whether it rang."""
+    def rang(self) -> bytes:
+        """Silence the bell; return the hints: b"1" for work, b"2" for an order, in any order."""
         try:
-            return bool(os.read(self._read, 4096))
+            return os.read(self._read, 4096)
         except BlockingIOError:
-            return False
+            return b""
 
     def _run(self) -> None:
         while True:
@@ -47,4 +47,4 @@ class Waiter:
                 continue
             if hint is not None:
                 with contextlib.suppress(BlockingIOError):
-                    os.write(self._write, b"!")
+                    os.write(self._write, hint[1])

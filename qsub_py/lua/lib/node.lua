@@ -45,36 +45,46 @@ local function save_free(node)
     'gpus_free', table.concat(node.gpus_free, ','))
 end
 
+-- Hints in the inbox: 1 look for work (one is enough), 2 there is an order.
 local function ping(uid)
-  redis.call('RPUSH', key('inbox', uid), 1)
-  redis.call('LTRIM', key('inbox', uid), -1, -1)
+  if redis.call('LLEN', key('inbox', uid)) == 0 then redis.call('RPUSH', key('inbox', uid), 1) end
 end
 
--- Wake as many idle nodes that fit as there are tasks; each leaves `idle` in the same breath.
-local function wake(lane, tasks)
-  local need = parse_lane(lane)
+-- How many tasks of the lane fit into what is free.
+local function room(need, node)
+  local n = math.floor(node.cpus_free / need.cpus)
+  local mem = booked_mem(need, node)
+  if mem > 0 then n = math.min(n, math.floor(node.mem_free / mem)) end
+  if need.gpus > 0 then n = math.min(n, math.floor(#node.gpus_free / need.gpus)) end
+  return n
+end
+
+-- Wake as many idle nodes that fit as there are tasks that may start; each leaves `idle` in the
+-- same breath.
+local function offer(j)
+  if not is_ready(j) then return end
+  local need, tasks = parse_lane(j.lane), pending(j)
+  if j.limit > 0 then tasks = math.min(tasks, j.limit - j.c1 - j.c2) end
   local idle = redis.call('ZRANGE', P .. 'idle', 0, SLICE - 1)
   for i = 1, #idle do
     if tasks <= 0 then return end
     local node = load_node(idle[i])
     if not node then redis.call('ZREM', P .. 'idle', idle[i])
-    elseif node.state == 'up' and fits(need, node) then
+    elseif node.state == 'up' and fits(need, node)
+      and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), idle[i]) == 1) then
       redis.call('ZREM', P .. 'idle', idle[i])
       ping(idle[i])
-      tasks = tasks - math.floor(node.cpus_free / need.cpus)
+      tasks = tasks - room(need, node)
     end
   end
-end
-
-local function offer(j)
-  if is_ready(j) then wake(j.lane, pending(j)) end
 end
 
 -- An order is state with a number, kept until the node says that it obeyed.
 local function order(uid, text)
   local seq = redis.call('HINCRBY', key('node', uid), 'oseq', 1)
   redis.call('HSET', key('orders', uid), seq, text)
-  ping(uid)
+  redis.call('LREM', key('inbox', uid), 0, 2)
+  redis.call('LPUSH', key('inbox', uid), 2)
   return seq
 end
 
