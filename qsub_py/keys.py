@@ -8,7 +8,7 @@ an old schema is never misread. The Lua files build the same names from the pref
     j:<id>           hash    one job: spec, counters, flags
     st:<id>          string  one byte a task: state * 16 + min(attempt, 15); grows as it goes
     at:<id>          hash    position -> attempt, where it is above 14
-    ct:<id>          hash    position -> attempts lost with their keeper or runner (crashes)
+    ct:<id>          hash    position -> "crashes:last attempt lost with its keeper or runner"
     again:<id>       list    "first:count" of positions to run again
     on:<id>          hash    node uid -> batches of the job it holds
     unfit:<id>       hash    node uid -> why the job cannot start there

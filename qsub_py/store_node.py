@@ -151,7 +151,8 @@ class NodeStore(StoreCore):
         for number, page in enumerate(pages, 1):
             words: list[Argument] = []
             for b in page:
-                words += [b.slot, b.job, b.uid, b.first, b.count, f"{b.attempt}:{b.epoch}"]
+                gpus = ",".join(map(str, b.gpus))
+                words += [b.slot, b.job, b.uid, b.first, b.count, f"{b.attempt}:{b.epoch}:{gpus}"]
             last = int(number == len(pages))
             reply = _accepted(self._call("reconcile", *self._me(), last, slots, *words))
             masks |= {b.slot: mask for b, mask in zip(page, reply[1:], strict=True)}
@@ -163,7 +164,7 @@ class NodeStore(StoreCore):
         """Report ends, then claim up to `most` batches (0: do not), in one round trip.
 
         Returns how many tasks of each report were accepted, and the claim. When the reply was
-        lost the same call may be made again: `Claim` gives the same batches.
+        lost the link is closed: hello and reconcile, then report again.
         """
         me, key = self._me(), self.keys.meta
         requests: list[tuple[Argument, ...]] = []

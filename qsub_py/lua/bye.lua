@@ -7,10 +7,10 @@ local uid = ARGV[1]
 local no = refusal(uid, ARGV[2], ARGV[3])
 if no then return {no} end
 tick()
+redis.call('ZREM', P .. 'idle', uid)
 local slots = redis.call('HKEYS', key('slots', uid))
 for i = 1, #slots do drop_batch(uid, load_batch(uid, slots[i]), 13, nil) end
 redis.call('ZREM', P .. 'nodes', uid)
-redis.call('ZREM', P .. 'idle', uid)
 redis.call('SREM', P .. 'rec', uid)
 redis.call('DEL', key('orders', uid), key('inbox', uid))
 redis.call('HSET', key('node', uid), 'state', 'down', 'reason', '', 'stopped', NOW)

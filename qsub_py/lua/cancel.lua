@@ -12,29 +12,15 @@ if j.ended ~= 0 then return {'ok', 0, 0, 1} end
 tick()
 local a, b, by = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
--- A node that is gone cannot answer: what it held (and nobody may reissue) ends here.
-local function bury()
-  local holders = redis.call('HKEYS', key('on', j.id))
-  for i = 1, math.min(#holders, SLICE) do
-    if not redis.call('ZSCORE', P .. 'nodes', holders[i]) then
-      local slots = redis.call('HKEYS', key('slots', holders[i]))
-      for k = 1, #slots do
-        local batch = load_batch(holders[i], slots[k])
-        if batch.job == j.id then drop_batch(holders[i], batch, RETURNED, nil) end
-      end
-    end
-  end
-  j = load(j.id)
-end
-
 -- Positions past the cursor: one interval more, in order and merged.
 local function cancel_ahead(from, to)
-  local list, merged, fresh = intervals(j.id), {}, to - from + 1
+  local list, merged = intervals(j.id), {}
   list[#list + 1] = {from, to}
   table.sort(list, function(x, y) return x[1] < y[1] end)
   for i = 1, #list do
     local top = merged[#merged]
-    if top and list[i][1] <= top[2] + 1 then top[2] = math.max(top[2], list[i][2])
+    if list[i][2] < j.cursor then -- written down long ago
+    elseif top and list[i][1] <= top[2] + 1 then top[2] = math.max(top[2], list[i][2])
     else merged[#merged + 1] = {list[i][1], list[i][2]} end
   end
   if #merged > SLICE then return nil end
@@ -56,8 +42,7 @@ if a < 0 then
     waiting = doom(j, CA)
     redis.call('HSET', key('j', j.id), 'why', 'cancelled by ' .. by)
   end
-  save(j)
-  bury()
+  bury(j)
   local reply = {'ok', waiting, running, 0}
   local told = order_holders(j.id, cancel_order(j, 0, -1, by))
   for i = 1, #told do reply[#reply + 1] = told[i] end
@@ -68,7 +53,7 @@ end
 if j.fate ~= 0 then return {'ok', 0, j.c2, 0} end
 b = math.min(b, j.n - 1)
 local waiting = 0
-if b >= j.cursor then
+if b >= math.max(a, j.cursor) then
   waiting = cancel_ahead(math.max(a, j.cursor), b)
   if not waiting then return {'many'} end
 end
@@ -79,8 +64,7 @@ if after <= math.min(b, j.cursor - 1) then
 end
 local reply = {'ok', waiting + below, running, 0}
 if waiting + below > 0 then notice(j) end
-save(j)
-bury()
+bury(j)
 local told = order_holders(j.id, cancel_order(j, a, b, by))
 for i = 1, #told do reply[#reply + 1] = told[i] end
 settle(j)

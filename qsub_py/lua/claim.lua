@@ -89,18 +89,29 @@ local function cached(id)
   return jobs[id]
 end
 
+-- A job whose keys are damaged leaves its lane, so that the others run.
+local function set_aside(lane, id)
+  changed[id] = nil
+  redis.call('ZREM', key('lane', lane), id)
+  rank_lane(lane)
+end
+
 -- The first job in the lane that this node may start (a job unfit for it is passed over).
 local function head(lane)
-  local ids = redis.call('ZRANGE', key('lane', lane), 0, 15)
-  for i = 1, #ids do
-    local j = cached(ids[i])
-    if is_ready(j) and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then return j end
+  for at = 0, SLICE - 1, 16 do
+    local ids = redis.call('ZRANGE', key('lane', lane), at, at + 15)
+    for i = 1, #ids do
+      local j = cached(ids[i])
+      if not j then set_aside(lane, ids[i])
+      elseif is_ready(j) and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then return j end
+    end
+    if #ids < 16 then return nil end
   end
   return nil
 end
 
 local function take(j, need)
-  local k = math.min(hint[j.id] or 1, budget)
+  local k = math.max(1, math.min(hint[j.id] or 1, budget))
   if j.limit > 0 then k = math.min(k, j.limit - j.c1 - j.c2) end
   changed[j.id] = j
   local first, count, attempt = next_again(j, k)
@@ -114,12 +125,12 @@ local function take(j, need)
   j.c1 = j.c1 + count
   if j.started == 0 then j.started = NOW end
   budget = budget - count
-  local gpus = {}
-  for i = 1, need.gpus do gpus[i] = table.remove(node.gpus_free, 1) end
+  local gpus = {unpack(node.gpus_free, 1, need.gpus)}
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
-    mem = booked_mem(need, node), gpus = table.concat(gpus, ','), left = count}
+    mem = booked_mem(need, node), gpus = table.concat(gpus, ','), left = count, mask = ''}
   book_batch(uid, b, node)
+  for _ = 1, need.gpus do table.remove(node.gpus_free, 1) end
   batches[#batches + 1] = b
   if not is_ready(j) then enlist(j) end
   return true
@@ -133,7 +144,10 @@ if node.state == 'up' then
   while i <= #lanes and #batches < most and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j = fits(need, node) and head(lanes[i])
-    if not j or not take(j, need) then i = i + 1
+    local good, took = false, nil
+    if j then good, took = pcall(take, j, need) end
+    if j and not good then set_aside(lanes[i], j.id) end
+    if not took then i = i + 1
     elseif lanes[i + 1] then
       -- Another lane's head may rank before what this lane now has in front.
       local now_first = redis.call('ZSCORE', P .. 'lanes', lanes[i])

@@ -34,9 +34,9 @@ local function store_result(j, b, ok, data, signature)
 end
 
 -- Keep the exit code of the lowest position that did not exit with 0.
-local function note_exit(j, text)
+local function note_exit(j, b, ok, text)
   local position, code = string.match(text, '(%d+):(-?%d+)')
-  if not position then return end
+  if not position or (ok[position - b.first + 1] or 0) == 0 then return end
   local known = redis.call('HGET', key('j', j.id), 'exit_at')
   if not known or tonumber(position) < tonumber(known) then
     redis.call('HSET', key('j', j.id), 'exit_at', position, 'exit', code)
@@ -63,16 +63,15 @@ for i = 4, #ARGV, 12 do
   if b and j and j.uid == ARGV[i + 1] and b.job == ARGV[i] and b.epoch == tonumber(ARGV[i + 3])
     and b.attempt == tonumber(ARGV[i + 4]) then
     local ok, ended, again
+    local was_ready = is_ready(j)
     ok, ended, again, accepted = leave(j, b, ARGV[i + 5])
     if ended > 0 then
       store_result(j, b, ok, ARGV[i + 6], ARGV[i + 7])
-      note_exit(j, ARGV[i + 8])
+      note_exit(j, b, ok, ARGV[i + 8])
       keep_blobs(j, ARGV[i + 9])
       keep_tails(j, b, ok, ARGV[i + 10], ARGV[i + 11])
     end
-    if b.left <= 0 then free_batch(uid, b, node) elseif accepted > 0 then save_batch(uid, b) end
-    if accepted > 0 then settle(j) end
-    if again > 0 then offer(j) end
+    if accepted > 0 then left_batch(uid, b, j, node, again, was_ready) end
   end
   reply[#reply + 1] = accepted
 end

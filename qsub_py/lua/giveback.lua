@@ -33,8 +33,8 @@ local accepted = 0
 if b and b.job == ARGV[4] and b.epoch == tonumber(ARGV[7]) and b.attempt == tonumber(ARGV[8]) then
   local _, ended, again
   _, ended, again, accepted = leave(j, b, ARGV[9])
-  if b.left <= 0 then free_batch(uid, b, node) elseif accepted > 0 then save_batch(uid, b) end
   if ended > 0 then notice(j) end
+  if accepted > 0 then left_batch(uid, b, j, node, 0, true) end
 end
 if j.ended == 0 and j.fate == 0 and not has_hope() then
   redis.call('HSET', key('j', j.id), 'why', 'no node can start it')

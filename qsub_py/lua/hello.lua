@@ -25,7 +25,10 @@ if meta[4] ~= runid then
 end
 local me = key('node', uid)
 local inc = redis.call('HINCRBY', me, 'inc', 1)
-local was = redis.call('HGET', me, 'state')
+local was, old_name = unpack(redis.call('HMGET', me, 'state', 'name'))
+if old_name and old_name ~= name and redis.call('HGET', P .. 'names', old_name) == uid then
+  redis.call('HDEL', P .. 'names', old_name)
+end
 local free, mem_free, gpus = tonumber(ARGV[5]), tonumber(ARGV[6]), {}
 for g = 0, tonumber(ARGV[7]) - 1 do gpus[tostring(g)] = true end
 local slots = redis.call('HKEYS', key('slots', uid))

@@ -19,4 +19,5 @@ if token then redis.call('UNLINK', key('tok', token)) end
 redis.call('UNLINK', key('j', id), key('st', id), key('at', id), key('ct', id), key('again', id),
   key('on', id), key('unfit', id), key('args', id), key('res', id), key('rx', id), key('tail', id), key('blobs', id))
 redis.call('ZREM', P .. 'ended', id)
+redis.call('ZREM', P .. 'due', id)
 return 1

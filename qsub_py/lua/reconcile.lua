@@ -3,7 +3,7 @@
 -- does not know never began and is pending again.
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id, is last page (0 or 1), all slots it holds ("3,4"),
---       then groups of 6: slot, job, uid, first, count, "attempt:epoch"
+--       then groups of 6: slot, job, uid, first, count, "attempt:epoch:gpus"
 -- Returns {'ok', mask, ...}, a string of '1' (still yours) and '0' (stop it) for each batch;
 --         {'RUNID'} or {'FENCED'}: say hello first.
 -- Replay: what was taken back is the node's, what was dropped is gone; nothing changes.
@@ -15,16 +15,21 @@ if no then return {no} end
 tick()
 local node = load_node(uid)
 
--- Make [first, first + count) claimable history again when the store forgot that it was claimed.
-local function reach(j, first, count)
-  if first < j.cursor or first + count > j.n then return end
-  if first > j.cursor then push_again(j.id, j.cursor, first - j.cursor, true) end
-  redis.call('SETRANGE', key('st', j.id), first + count - 1, '\0')
-  j.cursor = first + count
+-- Devices for a batch that is taken back: those the agent names, else any that are free.
+local function devices(count, named)
+  local want, chosen, rest = {}, {}, {}
+  for g in string.gmatch(named, '%d+') do want[g] = true end
+  for _, g in ipairs(node.gpus_free) do
+    if want[g] then chosen[#chosen + 1] = g else rest[#rest + 1] = g end
+  end
+  while #chosen < count and #rest > 0 do chosen[#chosen + 1] = table.remove(rest, 1) end
+  node.gpus_free = rest
+  return table.concat(chosen, ',')
 end
 
-local function take_back(slot, j, first, count, attempt, epoch)
-  reach(j, first, count)
+local function take_back(slot, j, first, count, attempt, epoch, gpus)
+  -- A store that was rolled back may have forgotten that these were claimed.
+  if j.fate == 0 and first + count <= j.n and first + count > j.cursor then pass(j, first + count) end
   local bytes, mask, out, taken = states_of(j.id, first, count), {}, {}, 0
   local nibble = math.min(attempt, 15)
   for i = 1, count do
@@ -38,15 +43,17 @@ local function take_back(slot, j, first, count, attempt, epoch)
     out[i] = string.char(mine and 16 + nibble or byte)
     if mine and attempt >= 15 then redis.call('HSET', key('at', j.id), first + i - 1, attempt) end
   end
+  mask = table.concat(mask)
   if taken > 0 then
     redis.call('SETRANGE', key('st', j.id), first, table.concat(out))
     j.c1 = j.c1 + taken
     local lane = parse_lane(j.lane)
     book_batch(uid, {slot = slot, job = j.id, first = first, count = count, attempt = attempt, epoch = epoch,
-      start = NOW, cpus = lane.cpus, mem = booked_mem(lane, node), gpus = '', left = taken}, node)
-    settle(j)
+      start = NOW, cpus = lane.cpus, mem = booked_mem(lane, node), gpus = devices(lane.gpus, gpus),
+      left = taken, mask = taken < count and mask or ''}, node)
   end
-  return table.concat(mask)
+  settle(j)
+  return mask
 end
 
 -- A store that was rolled back must not give out the numbers of slots that are held.
@@ -59,7 +66,7 @@ end
 local reply = {'ok'}
 for i = 6, #ARGV, 6 do
   local slot, id, first, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  local attempt, epoch = string.match(ARGV[i + 5], '(%d+):(%d+)')
+  local attempt, epoch, gpus = string.match(ARGV[i + 5], '(%d+):(%d+):?(.*)')
   attempt, epoch = tonumber(attempt), tonumber(epoch)
   pass_slot(slot)
   local b, j = load_batch(uid, slot), load(id)
@@ -67,15 +74,12 @@ for i = 6, #ARGV, 6 do
     reply[#reply + 1] = string.rep('0', count)
   elseif b and b.job == id and b.first == first and b.attempt == attempt and b.epoch == epoch then
     local mask, bytes = {}, states_of(id, first, count)
-    for k = 1, count do
-      local state = math.floor(string.byte(bytes, k) / 16)
-      mask[k] = (state == R or state == CG) and '1' or '0'
-    end
+    for k = 1, count do mask[k] = owns(b, k, string.byte(bytes, k)) and '1' or '0' end
     reply[#reply + 1] = table.concat(mask)
   elseif b then
     reply[#reply + 1] = string.rep('0', count)
   else
-    reply[#reply + 1] = take_back(slot, j, first, count, attempt, epoch)
+    reply[#reply + 1] = take_back(slot, j, first, count, attempt, epoch, gpus)
   end
 end
 if ARGV[4] == '1' then

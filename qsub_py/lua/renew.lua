@@ -3,7 +3,7 @@
 -- ARGV  node uid, incarnation, run id, acknowledged orders ("3,4")
 -- Returns {'ok', now ms, seq, order, seq, order, ...}; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: a lease renewed twice is renewed; an order acknowledged twice is gone.
---- @include head job node todo
+--- @include head job node batch todo
 
 local uid = ARGV[1]
 local no = refusal(uid, ARGV[2], ARGV[3])

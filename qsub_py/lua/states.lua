@@ -15,10 +15,10 @@ for i = 1, #s do
   local byte = string.byte(s, i)
   if byte < 16 then
     local pos = first + i - 1
-    if j.fate ~= 0 then byte = j.fate * 16 + byte end
     for k = 1, #cut do
       if byte < 16 and pos >= j.cursor and cut[k][1] <= pos and pos <= cut[k][2] then byte = CA * 16 end
     end
+    if byte < 16 and j.fate ~= 0 then byte = j.fate * 16 + byte end
   elseif j.fate ~= 0 and byte < 32 then byte = byte + 16 end
   out[i] = string.char(byte)
 end

@@ -2,7 +2,7 @@
 -- KEYS  meta
 -- Returns how many records are left.
 -- Replay: a slice is written together with where the next one begins.
---- @include head job node todo
+--- @include head job node batch todo
 tick()
 do_todo()
 return redis.call('LLEN', P .. 'todo')

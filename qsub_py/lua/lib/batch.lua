@@ -1,5 +1,7 @@
 -- Batches: what a slot of a node holds, and how their tasks leave it.
--- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left".
+-- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask"; mask has
+-- a '0' for each task that is not this batch's (another node may run it under the same attempt
+-- number); '' means that all are.
 local LOST, RETURNED = 15, 14
 
 local function load_batch(uid, slot)
@@ -9,12 +11,19 @@ local function load_batch(uid, slot)
   for word in string.gmatch(text .. '|', '([^|]*)|') do part[#part + 1] = word end
   return {slot = slot, job = part[1], first = tonumber(part[2]), count = tonumber(part[3]),
     attempt = tonumber(part[4]), epoch = tonumber(part[5]), start = part[6], cpus = tonumber(part[7]),
-    mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10])}
+    mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10]), mask = part[11] or ''}
 end
 
 local function save_batch(uid, b)
   redis.call('HSET', key('slots', uid), b.slot, table.concat({b.job, string.format('%.0f', b.first),
-    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left}, '|'))
+    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, b.mask}, '|'))
+end
+
+-- Whether the batch runs its i-th task, whose byte this is.
+local function owns(b, i, byte)
+  local state = math.floor(byte / 16)
+  return i <= b.count and string.sub(b.mask, i, i) ~= '0' and (state == R or state == CG)
+    and byte % 16 == math.min(b.attempt, 15)
 end
 
 local function free_batch(uid, b, node)
@@ -27,22 +36,22 @@ local function free_batch(uid, b, node)
 end
 
 local function book_batch(uid, b, node)
-  node.cpus_free = node.cpus_free - b.cpus
-  node.mem_free = node.mem_free - b.mem
   redis.call('HINCRBY', key('on', b.job), uid, 1)
   save_batch(uid, b)
+  node.cpus_free = node.cpus_free - b.cpus
+  node.mem_free = node.mem_free - b.mem
 end
 
 -- What becomes of one running task that did not end by itself: state code and attempt nibble.
 -- `uncount`: it never began and leaves the batch for good, so its number may be used again.
-local function after_loss(j, pos, byte, code, uncount)
+local function after_loss(j, pos, byte, code, attempt, uncount)
   local nibble = byte % 16
   if j.fate ~= 0 then return j.fate, nibble end
   if byte >= CG * 16 then return CA, nibble end
   if uncount then
     if nibble == 15 then
-      local attempt = tonumber(redis.call('HGET', key('at', j.id), pos) or 15) - 1
-      if attempt >= 15 then redis.call('HSET', key('at', j.id), pos, attempt) return PD, 15 end
+      local former = tonumber(redis.call('HGET', key('at', j.id), pos) or 15) - 1
+      if former >= 15 then redis.call('HSET', key('at', j.id), pos, former) return PD, 15 end
       redis.call('HDEL', key('at', j.id), pos)
       return PD, 14
     end
@@ -50,14 +59,20 @@ local function after_loss(j, pos, byte, code, uncount)
   end
   if code == LOST then
     if j.requeue == 0 then return NF, nibble end
-    if redis.call('HINCRBY', key('ct', j.id), pos, 1) >= 3 then return NF, nibble end
+    -- An agent that joins again tells once more of a crash that was counted.
+    local known = redis.call('HGET', key('ct', j.id), pos) or '0:0'
+    local crashes, last = string.match(known, '(%d+):(%d+)')
+    if attempt > tonumber(last) then crashes = crashes + 1 end
+    redis.call('HSET', key('ct', j.id), pos, string.format('%d:%d', crashes, attempt))
+    if tonumber(crashes) >= 3 then return NF, nibble end
   end
   return PD, nibble
 end
 
 -- Move tasks of batch `b` out of it. `codes` has a byte for each task of the batch from its
 -- first: 0 stays, LOST, RETURNED, 13 (the lease lapsed), else the state it ended in.
--- Only tasks that this very batch still runs are touched, so a replay does nothing.
+-- Only tasks that this very batch still runs are touched, so a replay does nothing; other codes
+-- than these say nothing.
 -- Returns the accepted codes and how many ended, were put back and were accepted.
 local function leave(j, b, codes)
   local bytes = states_of(j.id, b.first, b.count)
@@ -65,16 +80,16 @@ local function leave(j, b, codes)
   local accepted, count = 0, b.count
   -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
   -- while another node runs it under the same attempt number.
-  while b.count > 0 and string.byte(codes, b.count) == RETURNED do b.count = b.count - 1 end
+  local stays = count
+  while stays > 0 and string.byte(codes, stays) == RETURNED do stays = stays - 1 end
   for i = 1, count do
     local byte, code = string.byte(bytes, i), string.byte(codes, i) or 0
-    local state = math.floor(byte / 16)
     ok[i] = 0
-    if code > 0 and (state == R or state == CG) and byte % 16 == math.min(b.attempt, 15) then
+    if (code >= CD and code <= DF or code >= 13 and code <= LOST) and owns(b, i, byte) then
       accepted = accepted + 1
-      local from = (j.fate ~= 0 or state == CG) and 'c2' or 'c1'
+      local from = (j.fate ~= 0 or byte >= CG * 16) and 'c2' or 'c1'
       local to, nibble = code, byte % 16
-      if code >= 13 then to, nibble = after_loss(j, b.first + i - 1, byte, code, i > b.count) end
+      if code >= 13 then to, nibble = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
       j[from] = j[from] - 1
       if to == PD then again[#again + 1] = i - 1
       else
@@ -91,7 +106,7 @@ local function leave(j, b, codes)
     for i = 1, #out do text[i] = string.char(out[i]) end
     redis.call('SETRANGE', key('st', j.id), b.first, table.concat(text))
   end
-  b.left = b.left - accepted
+  b.count, b.left = stays, b.left - accepted
   local i = 1
   while i <= #again do
     local n = i
@@ -102,13 +117,27 @@ local function leave(j, b, codes)
   return ok, ended, #again, accepted
 end
 
--- Take a whole batch away from a node (lease lapsed, or the agent does not know it).
+-- Write down what `leave` did to a job and its batch. `was_ready`: before it, so that nodes hear
+-- of a job whose limit has room again.
+local function left_batch(uid, b, j, node, again, was_ready)
+  if b.left <= 0 then free_batch(uid, b, node) else save_batch(uid, b) end
+  settle(j)
+  if again > 0 or not was_ready then offer(j) end
+end
+
+-- Take a whole batch away from a node (lease lapsed, or the agent does not know it). Damaged keys
+-- of one job must not keep the others' work from moving on.
 local function drop_batch(uid, b, code, node)
   local j = load(b.job)
-  if not j then free_batch(uid, b, node) return end
-  local _, ended, again = leave(j, b, string.rep(string.char(code), b.count))
-  free_batch(uid, b, node)
+  local was_ready = j and is_ready(j)
+  local good, _, ended, again
+  if j then good, _, ended, again = pcall(leave, j, b, string.rep(string.char(code), b.count)) end
+  if not good then
+    pcall(free_batch, uid, b, node)
+    redis.call('HDEL', key('slots', uid), b.slot)
+    return
+  end
+  b.left = 0
   if ended > 0 then notice(j) end
-  settle(j)
-  if again > 0 then offer(j) end
+  left_batch(uid, b, j, node, again, was_ready)
 end

@@ -4,9 +4,10 @@ local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9'
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind'}
 local TEXT = {lane = true, uid = true, kind = true}
 
+-- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
-  local row = redis.call('HMGET', key('j', id), unpack(JOB))
-  if not row[19] then return nil end
+  local row = redis.pcall('HMGET', key('j', id), unpack(JOB))
+  if row.err or not row[19] then return nil end
   local j = {id = id}
   for i = 1, #JOB do
     if TEXT[JOB[i]] then j[JOB[i]] = row[i] or '' else j[JOB[i]] = tonumber(row[i] or 0) end
@@ -85,6 +86,22 @@ local function intervals(id)
     list[#list + 1] = {tonumber(a), tonumber(b)}
   end
   return list
+end
+
+-- Move the cursor on to `to`: what was cancelled before it is written down, what waits there
+-- goes to `again`.
+local function pass(j, to)
+  local cut, at = intervals(j.id), j.cursor
+  for i = 1, #cut do
+    local a, b = math.max(cut[i][1], at), math.min(cut[i][2], to - 1)
+    if a <= b then
+      if a > at then push_again(j.id, at, a - at, false) end
+      redis.call('SETRANGE', key('st', j.id), a, string.rep(string.char(CA * 16), b - a + 1))
+      at = b + 1
+    end
+  end
+  if at < to then push_again(j.id, at, to - at, false) end
+  j.cursor = to
 end
 
 -- Give the whole job one end: what waits gets `state` at once (derived from `fate`).

@@ -18,6 +18,28 @@ local function cancel_slice(j, a, b)
   return stop + 1, waiting, running
 end
 
+-- A node that is gone cannot answer: what was cancelled of what it held (and nobody may reissue)
+-- ends here.
+local function bury(j)
+  local holders = redis.call('HKEYS', key('on', j.id))
+  for i = 1, math.min(#holders, SLICE) do
+    local is_gone = not redis.call('ZSCORE', P .. 'nodes', holders[i])
+    local slots = is_gone and redis.call('HKEYS', key('slots', holders[i])) or {}
+    for k = 1, #slots do
+      local b = load_batch(holders[i], slots[k])
+      if b.job == j.id then
+        local bytes, codes = states_of(j.id, b.first, b.count), {}
+        for n = 1, #bytes do
+          codes[n] = (j.fate ~= 0 or string.byte(bytes, n) >= CG * 16) and '\13' or '\0'
+        end
+        local _, ended = leave(j, b, table.concat(codes))
+        if b.left <= 0 then free_batch(holders[i], b, nil) elseif ended > 0 then save_batch(holders[i], b) end
+        if ended > 0 then notice(j) end
+      end
+    end
+  end
+end
+
 -- Tell each node that holds batches of the job; returns pairs node, sequence number.
 local function order_holders(id, text)
   local told, holders = {}, redis.call('HKEYS', key('on', id))
@@ -36,40 +58,57 @@ end
 local function requeue_slice(j, a, b, mask)
   local stop = math.min(b, j.cursor - 1, a + SLICE - 1)
   if stop < a then return a, 0 end
-  local bytes, out, n = states_of(j.id, a, stop - a + 1), {}, 0
+  local bytes, out, n, run = states_of(j.id, a, stop - a + 1), {}, 0, 0
+  local bad = tonumber(redis.call('HGET', key('j', j.id), 'exit_at') or -1)
   for i = 1, #bytes do
     local byte = string.byte(bytes, i)
     local state = math.floor(byte / 16)
-    if state >= 3 and string.find(mask, '|' .. state .. '|', 1, true) then
+    if state >= CD and string.find(mask, '|' .. state .. '|', 1, true) then
       j['c' .. state] = j['c' .. state] - 1
-      byte, n = byte % 16, n + 1
-      push_again(j.id, a + i - 1, 1, false)
+      byte, n, run = byte % 16, n + 1, run + 1
+      -- What went wrong before is forgotten.
+      if state == NF then redis.call('HDEL', key('ct', j.id), a + i - 1) end
+      if bad == a + i - 1 then redis.call('HDEL', key('j', j.id), 'exit_at', 'exit') end
+    elseif run > 0 then
+      push_again(j.id, a + i - 1 - run, run, false)
+      run = 0
     end
     out[i] = string.char(byte)
   end
+  if run > 0 then push_again(j.id, stop + 1 - run, run, false) end
   redis.call('SETRANGE', key('st', j.id), a, table.concat(out))
   return stop + 1, n
 end
 
--- Do one slice of the first record; returns whether something may be left.
+local function do_slice(verb, j, a, b, word)
+  local after
+  if verb == 'cancel' then
+    local waiting, running
+    after, waiting, running = cancel_slice(j, a, b)
+    if waiting > 0 then notice(j) end
+    if running > 0 then
+      bury(j)
+      order_holders(j.id, cancel_order(j, a, after - 1, word))
+    end
+  elseif verb == 'requeue' then
+    after = requeue_slice(j, a, b, word)
+  end
+  settle(j)
+  offer(j)
+  return after
+end
+
+-- Do one slice of the first record; returns whether something may be left. A record about a job
+-- that is gone, was given up as a whole or is damaged is dropped.
 local function do_todo()
   local record = redis.call('LINDEX', P .. 'todo', 0)
   if not record then return false end
   local verb, id, a, b, word = string.match(record, '([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)')
   a, b = tonumber(a), tonumber(b)
-  local j, after = load(id), nil
-  if j and verb == 'cancel' then
-    local waiting, running
-    after, waiting, running = cancel_slice(j, a, b)
-    if running > 0 then order_holders(id, cancel_order(j, a, after - 1, word)) end
-    if waiting > 0 then notice(j) end
-    settle(j)
-  elseif j and verb == 'requeue' then
-    after = requeue_slice(j, a, b, word)
-    settle(j)
-    offer(j)
-  end
-  if after and after > a and after <= math.min(b, j.cursor - 1) then
+  local j = load(id)
+  local good, after = false, nil
+  if j and j.fate == 0 then good, after = pcall(do_slice, verb, j, a, b, word) end
+  if good and after and after > a and after <= math.min(b, j.cursor - 1) then
     redis.call('LSET', P .. 'todo', 0, table.concat({verb, id, string.format('%.0f', after),
       string.format('%.0f', b), word}, '|'))
   else redis.call('LPOP', P .. 'todo') end
