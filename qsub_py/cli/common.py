@@ -77,11 +77,26 @@ def run(command: click.Command, words: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     session = Session(command.name or "qsub")
     try:
-        code = command.main(list(words), session.name, standalone_mode=False, obj=session)
+        code = _invoke(command, words, session)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code
     except BaseException as error:
         return _report(error, session)
+
+
+def _invoke(command: click.Command, words: Sequence[str], session: Session) -> int:
+    """Run the command, or complete one for a shell. Not `command.main`: it hides EPIPE."""
+    variable = f"_{session.name}_COMPLETE".replace("-", "_").upper()
+    if instruction := os.environ.get(variable):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(command, {}, session.name, variable, instruction)
+    try:
+        with command.make_context(session.name, list(words), obj=session) as context:
+            code = command.invoke(context)
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def _report(error: BaseException, session: Session) -> int:

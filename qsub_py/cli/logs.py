@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: How much of an output is kept in the server (see node/reports.py): a shorter one is whole.
 _TAIL_BYTES = {State.COMPLETED: 4096}
 _FAILED_TAIL_BYTES = 16384
+#: Up to so many tasks the tails of all are kept (16 MB, the last half for failures).
+_ALL_KEPT = 512
 #: A piece as the node sends it; a smaller one is the newest.
 _PIECE_BYTES = 256 * 1024
 #: How long a node may take to begin sending.
@@ -67,20 +69,27 @@ def print_outputs(
     """Print the outputs of a job's tasks, one after another; return how many were there."""
     info = client.ask(lambda store: store.job(job))
     spec = spec_of(client, info)
-    wanted = range(info.total) if positions is None else positions
-    is_headed = len(wanted) > 1
+    ranges = None if positions is None else tuple((at, at) for at in positions)
+    picked = Picked(info, ranges)
+    printer = _Printer(is_headed=picked.count > 1)
     shown = 0
-    for position in wanted:
-        task = _task(client, info, position)
-        if task.state is State.PENDING and not does_follow:
+    for task in _live_tasks(client, picked) if does_follow else tasks_of(client, picked):
+        if task.state is State.PENDING or (task.state.is_terminal and task.outcome is None):
             continue
-        if does_follow and task.state is State.PENDING:
-            task = _await_start(client, info, position)
-        if is_headed:
-            _head(task_id(info, task.index), first=shown == 0)
         shown += 1
-        _print_one(client, Output(info, spec, task), does_follow=does_follow, errors=errors)
+        printer.begin(task_id(info, task.index))
+        _print_one(
+            client, Output(info, spec, task), printer, does_follow=does_follow, errors=errors
+        )
+    if shown and not printer.has_printed:
+        common.hint(f"qlog: {picked.shown}: nothing was printed")
     return shown
+
+
+def _live_tasks(client: Client, picked: Picked) -> Iterator[TaskInfo]:
+    """Yield the tasks one after another, each once it has started."""
+    for position in picked.positions():
+        yield _await_start(client, picked.job, position)
 
 
 def _task(client: Client, job: JobInfo, position: int) -> TaskInfo:
@@ -98,13 +107,36 @@ def _await_start(client: Client, job: JobInfo, position: int) -> TaskInfo:
         pause = min(pause * 1.5, 0.5)
 
 
-def _head(name: str, *, first: bool) -> None:
-    """Print whose output follows, as tail(1) does."""
-    print(("" if first else "\n") + f"==> {name} <==", flush=True)
+class _Printer:
+    """Writes outputs, those of several tasks under headings as tail(1) does."""
+
+    def __init__(self, *, is_headed: bool) -> None:
+        self._is_headed, self._name = is_headed, ""
+        self._write = _writer()
+        self.has_printed = False
+
+    def begin(self, name: str) -> None:
+        """The next bytes are the output of task `name`; without any it has no heading."""
+        self._name = name
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the task's output."""
+        if not data:
+            return
+        if self._is_headed and self._name:
+            print(("\n" if self.has_printed else "") + f"==> {self._name} <==", flush=True)
+        self._name, self.has_printed = "", True
+        self._write(data)
+
+    def end(self) -> None:
+        """Show what is left of a character that was cut off."""
+        self._write(b"")
 
 
-def _print_one(client: Client, output: Output, *, does_follow: bool, errors: bool) -> None:
-    write = _writer()
+def _print_one(
+    client: Client, output: Output, printer: _Printer, *, does_follow: bool, errors: bool
+) -> None:
+    write = printer.write
     while True:
         attempt = output.task.attempt
         if errors and output.spec.error:
@@ -113,7 +145,7 @@ def _print_one(client: Client, output: Output, *, does_follow: bool, errors: boo
             for piece in _pieces(client, output, does_follow=does_follow):
                 write(piece)
         write(_traceback(client, output.task))
-        write(b"")
+        printer.end()
         if not does_follow or output.task.outcome is not None:
             return
         task = _settled(client, output)
@@ -152,7 +184,8 @@ def _pieces(client: Client, output: Output, *, does_follow: bool) -> Iterator[by
     """Yield a task's output: all of it where its node answers, else the tail."""
     tail = client.ask(lambda store: store.tail(output.job.id, output.task.position))
     most = _TAIL_BYTES.get(output.task.state, _FAILED_TAIL_BYTES)
-    if output.task.outcome is not None and 0 < len(tail) < most:
+    is_known = 0 < len(tail) < most or (not tail and output.job.total <= _ALL_KEPT)
+    if output.task.outcome is not None and is_known:
         yield tail
         return
     sent = False

@@ -14,9 +14,10 @@ from qsub_py import render
 from qsub_py.cli import common, ids
 from qsub_py.cli.columns import Format, make_table, parse_format
 from qsub_py.cli.ids import Picked
-from qsub_py.cli.shapes import LONG, SHORT, job_json, rows, task_json
+from qsub_py.cli.shapes import LONG, SHORT, job_json, task_json
+from qsub_py.cli.shapes import rows as cells
 from qsub_py.errors import SpecError
-from qsub_py.model import JobInfo, NodeInfo, State
+from qsub_py.model import JobInfo, NodeInfo, State, TaskInfo
 from qsub_py.reasons import Why, explain
 from qsub_py.text import safe
 
@@ -131,7 +132,7 @@ def look(client: Client, view: View) -> Scene:
 def _table(scene: Scene, view: View) -> render.Table:
     names = view.format.names
     pairs = [(found.job, scene.whys.get(found.job.id)) for found in scene.picked]
-    return make_table(names, rows(pairs, names, now=scene.now))
+    return make_table(names, cells(pairs, names, now=scene.now))
 
 
 def _show_jobs(scene: Scene, view: View, *, header: bool) -> None:
@@ -151,12 +152,17 @@ def _show_tasks(client: Client, scene: Scene, *, as_json: bool, header: bool) ->
         why = explain(found.job, scene.nodes, now=scene.now)
         groups.append((found.job, why.reason if why else "", list(tasks_of(client, found))))
     if as_json:
-        render.show_json([
-            task_json(task, why if task.state is State.PENDING else "")
-            for _, why, group in groups for task in group
-        ])  # fmt: skip
+        rows = [task_json(t, _reason(job, why, t)) for job, why, group in groups for t in group]
+        render.show_json(rows)
     elif any(group for _, _, group in groups):
         render.show(tasks_table(groups, now=scene.now), header=header)
+
+
+def _reason(job: JobInfo, why: str, task: TaskInfo) -> str:
+    """Return why a task waits, or ended without having started."""
+    if task.state is State.PENDING:
+        return why
+    return job.reason if task.state.is_terminal else ""
 
 
 def _watch(client: Client, view: View, pause: float) -> None:

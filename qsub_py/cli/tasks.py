@@ -35,7 +35,8 @@ def _slice(
     running: dict[int, TaskInfo],
 ) -> Iterator[TaskInfo]:  # fmt: skip
     states = client.ask(lambda store: store.states(job.id, first, count))
-    ended = [first + i for i, (state, _) in enumerate(states) if state.is_terminal]
+    # What never started has no outcome; in a cancelled array of a million that is nearly all.
+    ended = [first + i for i, (state, n) in enumerate(states) if state.is_terminal and n]
     outcomes = {o.position: o for o in client.outcomes(job.id, ended)} if ended else {}
     for offset, (state, attempt) in enumerate(states):
         at = first + offset
@@ -50,15 +51,28 @@ def _slice(
 
 
 def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, now: float) -> Table:
-    """Return the table of tasks of jobs (job, why it waits, tasks); waiting ones in one row."""
+    """Return the table of tasks of jobs (job, why it waits, tasks).
+
+    Those that wait, or ended without having started, share a row.
+    """
     rows: list[tuple[str, ...]] = []
     for job, why, tasks in groups:
-        waiting = [task.index for task in tasks if task.state is State.PENDING]
-        rows += [_row(job, task, now) for task in tasks if task.state is not State.PENDING]
-        if waiting:
-            name = pending_id(job, waiting)
-            rows.append((name, "PD", "", "", "", "", "", "", f"({why})" if why else ""))
+        rows += [_row(job, task, now) for task in tasks if not _is_idle(task)]
+        for state, reason in ((State.PENDING, f"({why})" if why else ""), *_UNSTARTED):
+            idle = [task.index for task in tasks if task.state is state and _is_idle(task)]
+            if idle:
+                said = reason or (job.reason if state.is_terminal else "")
+                rows.append((pending_id(job, idle), state.short, *[""] * 6, said))
     return Table(HEADINGS, tuple(rows), RIGHT)
+
+
+#: How tasks can end that never started; why is told by the job.
+_UNSTARTED = tuple((state, "") for state in State if state.is_terminal)
+
+
+def _is_idle(task: TaskInfo) -> bool:
+    """Whether a task waits, or ended before it ever started."""
+    return task.state is State.PENDING or (task.state.is_terminal and task.outcome is None)
 
 
 def pending_id(job: JobInfo, indices: Sequence[int]) -> str:
@@ -67,7 +81,8 @@ def pending_id(job: JobInfo, indices: Sequence[int]) -> str:
         return str(job.id)
     if len(indices) == 1:
         return f"{job.id}_{indices[0]}"
-    return f"{job.id}_[{format_array(runs(indices), job.limit, width=40)}]"
+    limit = 0 if job.has_ended else job.limit
+    return f"{job.id}_[{format_array(runs(indices), limit, width=40)}]"
 
 
 def runs(indices: Sequence[int]) -> Segments:
