@@ -27,7 +27,7 @@ from qsub_py import config as configuration
 from qsub_py import server
 from qsub_py.client import Client
 from qsub_py.model import JobSpec, Segments
-from qsub_py.node import launch
+from qsub_py.store_link import script
 
 NODE_CPUS = 2
 MILLION = 1_000_000
@@ -39,13 +39,15 @@ class Ours(Caller):
     """The whole system on this host."""
 
     client: Client
-    node: launch.NodeStarted
+    #: The node's uid.
+    node: str
 
     def start(self) -> None:
         """Start server and node, and run calls until both runners are there."""
         self.config = configuration.load()
-        self.node = launch.start(self.config, name="bench", cpus=NODE_CPUS, mem_bytes=2**32, gpus=0)
+        run([*argv_of("qnode"), "start", f"--cpus={NODE_CPUS}", "--mem=4G", "--name=bench"])
         self.client = clients.shared()
+        self.node = self.client.store.nodes()[0].uid
         for _ in range(3):
             self.results(self.begin(500))
 
@@ -53,10 +55,10 @@ class Ours(Caller):
         """Return the processes by role."""
         found = {"client": [os.getpid()]}
         for role in ("agent", "keeper"):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                found[role] = [int((self.node.node_dir / f"{role}.pid").read_text())]
-        for keeper in found.get("keeper", []):
-            found["runner"] = [p for p in processes.children(keeper) if p not in found["agent"]]
+            files = self.config.state_path().glob(f"nodes/*/{role}.pid")
+            found[role] = [int(file.read_text()) for file in files]
+        below = processes.children(found["keeper"][0])
+        found["runner"] = [pid for pid in below if pid not in found["agent"]]
         found["server"] = [server.status(self.config.server_path()).pid]
         return found
 
@@ -174,6 +176,26 @@ class Ours(Caller):
         """Kill a runner, a keeper and an agent."""
         return Recovery(self).measure()
 
+    # -- profiles --------------------------------------------------------------------------
+
+    def server_calls(self, group: str, n: int) -> str:
+        """Measure a group and return what the server did meanwhile, by command and script."""
+        command = self.client.store.link.command
+        command("CONFIG", "RESETSTAT")
+        command("CONFIG", "SET", "slowlog-max-len", 100_000, "slowlog-log-slower-than", 0)
+        command("SLOWLOG", "RESET")
+        getattr(self, group)(n)
+        text = command("INFO", "commandstats").decode()
+        scripts = scripts_in(command("SLOWLOG", "GET", 100_000))
+        command("CONFIG", "SET", "slowlog-log-slower-than", 10_000)
+        command("SLOWLOG", "RESET")
+        stats = re.findall(r"cmdstat_(\S+):calls=(\d+),usec=(\d+)", text)
+        shown = [(name, int(calls), int(us)) for name, calls, us in stats] + scripts
+        shown.sort(key=lambda row: -row[2])
+        return "in the server (commands within scripts count twice): " + ", ".join(
+            f"{name} {calls / n:.3g} x {us / calls:.1f} us" for name, calls, us in shown[:30]
+        )
+
     # -- what the measurements need --------------------------------------------------------
 
     def submit_command(self, *argv: str, count: int = 1, script: str | None = None) -> int:
@@ -191,12 +213,28 @@ class Ours(Caller):
     def _drained(self) -> Iterator[None]:
         """Let the node start nothing meanwhile."""
         store: Any = self.client.store
-        store.drain(self.node.uid, reason="bench")
+        store.drain(self.node, reason="bench")
         try:
             processes.wait_for(lambda: not any(n.running for n in store.nodes()), timeout_s=30)
             yield
         finally:
-            store.resume(self.node.uid)
+            store.resume(self.node)
+
+
+def scripts_in(slow: list[Any]) -> list[tuple[str, int, int]]:
+    """Return (script, calls, microseconds) of the entries of a log of commands."""
+    names = {
+        script(path.stem).sha.encode(): path.stem
+        for path in (Path(qsub_py.__file__).parent / "lua").glob("*.lua")
+    }
+    found: dict[str, tuple[int, int]] = {}
+    for entry in slow:
+        words = entry[3]
+        if words[0].upper() == b"EVALSHA":
+            name = names.get(words[1], "?") + ".lua"
+            calls, us = found.get(name, (0, 0))
+            found[name] = (calls + 1, us + int(entry[2]))
+    return [(name, calls, us) for name, (calls, us) in found.items()]
 
 
 def dataset_bytes(info: str) -> int:

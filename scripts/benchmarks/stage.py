@@ -38,6 +38,10 @@ _IN_VENV = ("celery", "rq", "huey", "loky")
 _ON_SERVER = ("celery", "rq", "huey", "lua")
 
 
+#: Configuration of the user's, and what makes a Python compile our modules at each start.
+_DROPPED = ("QSUB_", "XDG_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+
+
 class Stage:
     """The contenders' processes, each started when first needed."""
 
@@ -81,7 +85,7 @@ class Stage:
         """Return variables that know no configuration but defaults."""
         home = self.folder / "home"
         home.mkdir(mode=0o700, exist_ok=True)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("QSUB_", "XDG_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED)}
         path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
         found = kept | {"HOME": str(home), "PYTHONPATH": path}
         if name in _ON_SERVER:
