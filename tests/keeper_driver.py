@@ -51,12 +51,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def process_state(pid: int) -> str:
-    """Return the letter of a process's state, "" when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP holds a process; a shell that waits for a stopped vfork child shows D."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TD"
 
 
 def chunk(calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict
-from qsub_py.node.judge import judge, signal_name
+from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory, signal_name
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.processes import Tree
 from qsub_py.node.runner_pool import RunnerPool
@@ -132,6 +132,8 @@ class CallRun:
             state, why = self._verdict.state, self._verdict.why
         elif self._user_signal and code == -self._user_signal:
             state, why = judge(code, None, self._user_signal)
+        elif killed_for_memory(code, 0, self._place.oom):
+            state, why = OUT_OF_MEMORY
         if left:
             why += f"; {left} of its processes could not be killed"
         pos = self._positions[index]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from resource import struct_rusage
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
-from qsub_py.node.judge import judge
+from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.launch import Launcher, Output, Task
 from qsub_py.node.processes import Tree, prefer_for_oom, stat_of
@@ -206,6 +206,8 @@ class CommandRun:
             return
         code = os.waitstatus_to_exitcode(status)
         state, why = judge(code, current.ladder.verdict, current.user_signal)
+        if state == "FAILED" and killed_for_memory(code, current.user_signal, self._place.oom):
+            state, why = OUT_OF_MEMORY
         if left:
             why += f"; {left} of its processes could not be killed"
         path, size, part = current.output.settle()

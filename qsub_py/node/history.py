@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from qsub_py.node.ledger import Entry, Key, Ledger, Report, unpack_positions
 from qsub_py.node.processes import all_pids, boot_id, cookie_of, send_signal, stat_of
-from qsub_py.node.runner import MARK_LAYOUT
+from qsub_py.node.tickets import MARK_LAYOUT
 from qsub_py.node.wire import Header, Item
 
 _KILL_S = 5.0

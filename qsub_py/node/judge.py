@@ -6,6 +6,9 @@ import contextlib
 import signal
 
 from qsub_py.node.batch import Verdict
+from qsub_py.node.workplace import OomWatch
+
+OUT_OF_MEMORY = ("OUT_OF_MEMORY", "killed by the kernel, which was short of memory")
 
 
 def judge(code: int, verdict: Verdict | None, user_signal: int) -> tuple[str, str]:
@@ -18,6 +21,11 @@ def judge(code: int, verdict: Verdict | None, user_signal: int) -> tuple[str, st
         return "FAILED", f"exit code {code}"
     sender = ", sent by its user" if -code == user_signal else ""
     return "FAILED", f"killed by {signal_name(-code)}{sender}"
+
+
+def killed_for_memory(code: int, user_signal: int, oom: OomWatch) -> bool:
+    """Whether a process ended by the kernel's hand rather than by ours or its user's."""
+    return code == -signal.SIGKILL != -user_signal and oom.recently()
 
 
 def signal_name(number: int) -> str:

@@ -27,7 +27,7 @@ from qsub_py.node.processes import become_subreaper
 from qsub_py.node.runner_pool import RunnerPool
 from qsub_py.node.slots import Slots
 from qsub_py.node.wire import VERSION, Header
-from qsub_py.node.workplace import Timer, Workplace, now
+from qsub_py.node.workplace import Timer, Workplace, now, reserve_low_descriptors
 
 _TICK_S = 1.0
 _LOG_BYTES = 1 << 20
@@ -111,6 +111,8 @@ class Keeper:
     def _tick(self) -> None:
         self._place.children.reap()
         self._pool.retire_idle()
+        self._place.oom.tick()
+        os.chdir("/")  # a task's directory must not stay busy because of us
         self._supervisor.look()
 
     # Orders of the agent.
@@ -266,6 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare(node_dir)
     if options.daemon:
         _detach(node_dir)
+    reserve_low_descriptors()
     if not _lock(node_dir):
         return 0
     become_subreaper()

@@ -7,11 +7,6 @@ the pipe of tickets, one a call; 5 the pipe of results; 6 the file that marks wh
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__" and sys.path[:1] == [__file__.rpartition("/")[0]]:
-    del sys.path[0]  # our own directory: its modules must not hide the user's
-
 import ctypes
 import importlib.util
 import json
@@ -21,20 +16,36 @@ import pickle
 import resource
 import select
 import struct
+import sys
 import time
-import traceback
 import types
-import zlib
-from itertools import accumulate
 from typing import Any
 
-CONTROL, TICKETS, RESULTS, MARK = 3, 4, 5, 6
-#: A ticket that says: read the next batch from the socket.
-SETUP = 0xFFFFFFFF
-#: Results that are none: the batch is unpacked; it cannot be unpacked here.
-READY, UNFIT = 0xFFFFFFFF, 0xFFFFFFFE
-RESULT_HEAD = struct.Struct("<III")
-MARK_LAYOUT = struct.Struct("<QQd")
+if __name__ == "__main__":
+    # The interpreter may not have qsub_py, and its own one must stay importable for the call:
+    # stand-ins of the packages are enough to find our modules, and `_hide` removes them.
+    _HERE = __file__.rpartition("/")[0]
+    sys.path[:] = [path for path in sys.path if path != _HERE]
+    for _name, _path in (("qsub_py", _HERE.rpartition("/")[0]), ("qsub_py.node", _HERE)):
+        sys.modules[_name] = types.ModuleType(_name)
+        sys.modules[_name].__path__ = [_path]
+
+from qsub_py.node.call_batch import Batch, unsqueeze
+from qsub_py.node.call_results import Results, load_by_path
+from qsub_py.node.call_scene import Output, Scene
+from qsub_py.node.tickets import (
+    CONTROL,
+    MARK,
+    MARK_LAYOUT,
+    READY,
+    RESULT_HEAD,
+    RESULTS,
+    SETUP,
+    TICKETS,
+    UNFIT,
+    CannotUnpack,
+)
+
 _FRAME_HEAD = struct.Struct("<II")
 
 #: A result over this goes to a file.
@@ -46,285 +57,12 @@ _PIECE_BYTES = 4 << 10
 #: Shorter calls are not worth asking the kernel for their cpu time and memory.
 _MEASURE_S = 0.001
 _FUNCTIONS = 8
-_TASK_ID = b"QSUB_TASK_ID"
 #: The item of a short call that went well: pos, start, end, size, seconds.
 _SUCCESS = b'[%d,"COMPLETED",%.6f,%.6f,1,%d,0,0,%.6f]'
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _CLOCK = time.CLOCK_BOOTTIME
 _clock = time.clock_gettime
-
-Error = dict[str, Any]
-
-
-class CannotUnpack(Exception):
-    """The function or the arguments cannot be unpickled on this node."""
-
-
-def load_by_path(name: str, path: str) -> types.ModuleType:
-    """Import a module, or package, from a file that need not be on sys.path."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def unsqueeze(data: bytes | memoryview) -> bytes | memoryview:
-    """Undo the tag byte: b"Z" zlib, b"R" raw."""
-    return zlib.decompress(data[1:]) if data[:1] == b"Z" else data[1:]
-
-
-class Results:
-    """Packs what calls return or raise, so that the client can rebuild it."""
-
-    def __init__(self, culprit_path: str) -> None:
-        self._culprit_path = culprit_path
-
-    def dumps(self, value: object) -> bytes:
-        """Pickle plainly, or by value what the client could not import (`__main__`, ...)."""
-        try:
-            return pickle.dumps(value, 5)
-        except Exception:
-            import cloudpickle
-
-            data: bytes = cloudpickle.dumps(value, 5)
-            return data
-
-    def value(self, value: object) -> tuple[int, bytes, str]:
-        """Return (kind, bytes, what went wrong) of a result."""
-        try:
-            return 1, self.dumps(value), ""
-        except Exception as error:
-            text = f"{self._describe(value)}: {error}"
-            failure = {"type": "PicklingError", "module": "pickle", "text": text}
-            return 2, pickle.dumps({**failure, "traceback": "", "pickle": None}, 5), text
-
-    def _describe(self, value: object) -> str:
-        try:
-            name = "_qsub_culprit"
-            module = sys.modules.get(name) or load_by_path(name, self._culprit_path)
-            text: str = module.describe("the result", value, self.dumps)
-            return text
-        except Exception:
-            return f"the result of type {type(value).__qualname__} cannot be pickled"
-
-    def error(self, error: BaseException) -> tuple[bytes, str]:
-        """Return (bytes, one line) of an exception; one that cannot travel goes as text."""
-        kind = type(error)
-        try:
-            text = str(error)
-        except Exception:
-            text = "<its text cannot be made>"
-        # The first frame is ours.
-        trace = error.__traceback__.tb_next if error.__traceback__ else None
-        lines = "".join(traceback.format_exception(kind, error, trace))
-        try:
-            packed: bytes | None = self.dumps(error)
-        except Exception:
-            packed = None
-        failure: Error = {"type": kind.__qualname__, "module": kind.__module__, "text": text}
-        failure.update(traceback=lines, pickle=packed)
-        line = f"{kind.__qualname__}: {text}".splitlines()[0].removesuffix(": ")
-        return pickle.dumps(failure, 5), line[:500]
-
-
-class Output:
-    """Descriptors 1 and 2: the runner's log, or a file of the task's own."""
-
-    def __init__(self) -> None:
-        self._log = os.dup(1)
-        self._fflush = ctypes.CDLL(None).fflush
-        self._fflush.argtypes = [ctypes.c_void_p]
-        self._stdout, self._stderr = sys.stdout, sys.stderr
-        self._stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        self._stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        self._at = os.lseek(1, 0, os.SEEK_END)
-        self._path = ""
-
-    def begin(self, path: str, err: str, append: bool) -> None:
-        """Send the output of the coming call to a file of its own."""
-        out = self._open(path, append)
-        os.dup2(out, 1)
-        if err:
-            second = self._open(err, append)
-            os.dup2(second, 2)
-            os.close(second)
-        else:
-            os.dup2(out, 2)
-        os.close(out)
-        self._path = path
-
-    @staticmethod
-    def _open(path: str, append: bool) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC)
-        try:
-            try:
-                return os.open(path, flags, 0o666)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                return os.open(path, flags, 0o666)
-        except OSError as error:
-            raise CannotUnpack(f"cannot write output: {error.strerror}: {path}") from error
-
-    def end(self, log_path: str) -> tuple[str, int, list[int] | None]:
-        """Flush; return (path, size, part of the file) of what the call wrote, or nothing."""
-        try:
-            self._stdout.flush()
-            self._stderr.flush()
-            self._fflush(None)
-            if sys.stdout is not self._stdout:
-                sys.stdout = self._stdout
-            if sys.stderr is not self._stderr:
-                sys.stderr = self._stderr
-            at = os.lseek(1, 0, os.SEEK_CUR)
-        except (OSError, ValueError):
-            return self._repair()
-        if self._path:
-            return self._end_file()
-        if at == self._at:
-            return "", 0, None
-        before, self._at = self._at, at
-        return log_path, at - before, [before, at - before]
-
-    def _end_file(self) -> tuple[str, int, None]:
-        path, self._path = self._path, ""
-        size = os.fstat(1).st_size
-        self._restore()
-        return path, size, None
-
-    def _repair(self) -> tuple[str, int, None]:
-        """The call closed its output: put everything back in order."""
-        self._path = ""
-        self._restore()
-        if self._stdout.closed or self._stderr.closed:
-            self._stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-            self._stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stdout, sys.stderr = self._stdout, self._stderr
-        self._at = os.lseek(1, 0, os.SEEK_END)
-        return "", 0, None
-
-    def _restore(self) -> None:
-        os.dup2(self._log, 1)
-        os.dup2(self._log, 2)
-
-
-class Batch:
-    """The calls that tickets refer to."""
-
-    def __init__(self, header: dict[str, Any], body: bytes) -> None:
-        self.serial: int = header["serial"]
-        self.uid: str = header["uid"]
-        self.attempt: int = header["attempt"]
-        self.header = header
-        tasks = header["tasks"]
-        self.compact: dict[str, int] | None = tasks if isinstance(tasks, dict) else None
-        self.tasks: list[dict[str, Any]] = [] if self.compact else tasks
-        self._body = memoryview(body)
-        self._chunks: dict[int, tuple[bytes | memoryview, list[int]]] = {}
-
-    def position(self, index: int) -> int:
-        """Return the position in the job of the `index`th call."""
-        if self.compact:
-            return self.compact["first"] + index
-        pos: int = self.tasks[index]["pos"]
-        return pos
-
-    def arguments(self, index: int) -> tuple[Any, Any]:
-        """Unpickle (args, kwargs) of the `index`th call."""
-        if self.compact:
-            number, at = self.compact["chunk"], self.compact["at"] + index
-        else:
-            number, at = self.tasks[index]["chunk"], self.tasks[index]["at"]
-        data, ends = self._chunk(number)
-        while at >= len(ends) - 1:  # contiguous tasks may run on into the next chunk
-            at -= len(ends) - 1
-            number += 1
-            data, ends = self._chunk(number)
-        args, kwargs = pickle.loads(data[ends[at] : ends[at + 1]])
-        return args, kwargs
-
-    def _chunk(self, number: int) -> tuple[bytes | memoryview, list[int]]:
-        found = self._chunks.get(number)
-        if found is None:
-            offset, length = self.header["chunks"][number]
-            data = unsqueeze(self._body[offset : offset + length])
-            (count,) = struct.unpack_from("<I", data)
-            sizes = struct.unpack_from(f"<{count}I", data, 4)
-            found = data, list(accumulate(sizes, initial=4 + 4 * count))
-            self._chunks[number] = found
-        return found
-
-    def number(self, index: int) -> int:
-        """Return the index in the array of the `index`th call of a compact batch."""
-        assert self.compact is not None
-        return self.compact["index_first"] + index * self.compact["index_step"]
-
-    def variables(self, index: int) -> dict[str, str]:
-        """Return the variables of one task, when each has its own."""
-        found: dict[str, str] = self.tasks[index].get("env") or {}
-        return found
-
-
-class Scene:
-    """What a call finds around it: directory, umask, variables, modules; restored for each."""
-
-    def __init__(self) -> None:
-        self._base = dict(os.environ)
-        self._path = list(sys.path)
-        self._set: dict[str, str] = {}
-        self._directory = -1
-        self._uid = ""
-
-    def enter(self, header: dict[str, Any]) -> bool:
-        """Prepare for a batch; return whether it is another job's than the one before."""
-        os.chdir(header["cwd"])
-        if self._directory >= 0:
-            os.close(self._directory)
-        self._directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        os.umask(header["umask"])
-        env = {**self._base, **header["env"], "QSUB_ATTEMPT": str(header["attempt"])}
-        if env != dict(os.environ):
-            for name in set(os.environ) - set(env):
-                del os.environ[name]
-            os.environ.update(env)
-        self._set = {}
-        sys.argv = [""]
-        changed, self._uid = self._uid not in ("", header["uid"]), header["uid"]
-        if changed:
-            self._forget_modules([*header["path"], header["cwd"]])
-        sys.path[:] = [*header["path"], *self._path]
-        return changed
-
-    @staticmethod
-    def _forget_modules(directories: list[str]) -> None:
-        """Let the next job import the user's own modules anew: they may have been edited."""
-        roots = tuple(directory.rstrip("/") + "/" for directory in directories if directory)
-        installed = (sys.prefix + "/", sys.base_prefix + "/")
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            if not file.endswith(".py") or not file.startswith(roots) or "-packages/" in file:
-                continue
-            if not file.startswith(installed):
-                del sys.modules[name]
-        importlib.invalidate_caches()
-
-    def place(self, number: int) -> None:
-        """Prepare for a call of a compact batch; each microsecond here is paid by all."""
-        os.fchdir(self._directory)
-        os.environb[_TASK_ID] = b"%d" % number
-
-    def dress(self, variables: dict[str, str]) -> None:
-        """Set the variables of one task, go to the batch's directory."""
-        os.fchdir(self._directory)
-        if variables == self._set:
-            return
-        for name in self._set.keys() - variables.keys():
-            os.environ.pop(name, None)
-        for name, value in variables.items():
-            os.environ[name] = value
-        self._set = variables
 
 
 class Runner:
@@ -550,7 +288,9 @@ def _die_with_keeper(pid: int) -> None:
 
 
 def _hide() -> None:
-    """Leave `__main__` to the user's functions; forget our arguments."""
+    """Leave the names `__main__` and `qsub_py` to the user's code; forget our arguments."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "qsub_py"]:
+        del sys.modules[name]
     sys.modules["_qsub_runner"] = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]

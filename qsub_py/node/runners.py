@@ -19,7 +19,7 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import Any, Protocol
 
-from qsub_py.node import runner as child
+from qsub_py.node import tickets
 from qsub_py.node.batch import Unfit, environment, excuse
 from qsub_py.node.processes import COOKIE, Tree, find_program, prefer_for_oom, send_signal
 from qsub_py.node.wire import Channel
@@ -27,9 +27,10 @@ from qsub_py.node.workplace import Workplace
 
 RunnerKey = tuple[str, str, int, tuple[str, ...], tuple[tuple[str, str], ...]]
 
+_RUNNER = os.fsencode(Path(__file__).resolve().with_name("runner.py"))
 _READ_BYTES = 1 << 18
 _TICKET = struct.Struct("<I")
-_SETUP = _TICKET.pack(child.SETUP)
+_SETUP = _TICKET.pack(tickets.SETUP)
 #: Tickets in the pipe at once: 16 kB of its 64.
 _MAX_TICKETS = 4096
 
@@ -69,17 +70,17 @@ class Pipes:
         mark_file = os.open(mark_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(mark_file, mmap.PAGESIZE)
         theirs = {
-            child.CONTROL: control.detach(),
-            child.TICKETS: tickets_out,
-            child.RESULTS: results_in,
-            child.MARK: mark_file,
+            tickets.CONTROL: control.detach(),
+            tickets.TICKETS: tickets_out,
+            tickets.RESULTS: results_in,
+            tickets.MARK: mark_file,
         }
         return cls(ours, tickets_in, tickets_out, results, mark_file, theirs)
 
     def close_theirs(self) -> None:
         """Close what only the runner needs, so that its death is the end of the pipes."""
-        os.close(self.theirs[child.CONTROL])
-        os.close(self.theirs[child.RESULTS])
+        os.close(self.theirs[tickets.CONTROL])
+        os.close(self.theirs[tickets.RESULTS])
 
     def close(self) -> None:
         """Close our ends: a runner that still lives ends by it."""
@@ -128,13 +129,13 @@ class Runner:
             "keeper": os.getpid(),
             "log": self.log_path,
             "out_dir": f"{self._place.node_dir}/out",
-            "culprit": str(Path(child.__file__).resolve().parents[1] / "culprit.py"),
+            "culprit": str(Path(__file__).resolve().parents[1] / "culprit.py"),
             "cloudpickle": _cloudpickle_path(),
         }
         program = find_program(python or sys.executable, dict(env).get("PATH", os.defpath))
         if program is None:
             raise Unfit(f"no such Python: {python} on this node")
-        argv = [program, os.fsencode(child.__file__), json.dumps(config).encode()]
+        argv = [program, _RUNNER, json.dumps(config).encode()]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         log = os.open(self.log_path, flags, 0o600)
         before = os.umask(umask)
@@ -201,14 +202,14 @@ class Runner:
             if not data:
                 break
             found += struct.unpack(f"<{len(data) // 4}I", data)
-        setup = child.SETUP in found
+        setup = tickets.SETUP in found
         if setup:
             os.write(self._pipes.tickets_in, _SETUP)
-        return [index for index in found if index != child.SETUP]
+        return [index for index in found if index != tickets.SETUP]
 
     def marked(self) -> tuple[int, int, float]:
         """Return (batch serial, index, start) of the call it began last."""
-        serial, index, start = child.MARK_LAYOUT.unpack_from(self._mark, 0)
+        serial, index, start = tickets.MARK_LAYOUT.unpack_from(self._mark, 0)
         return serial, index, start
 
     def _nudged(self) -> None:
@@ -246,7 +247,11 @@ class Runner:
         self._staying = value
 
     def _deliver(self) -> None:
-        buffer, unpack, size = self._buffer, child.RESULT_HEAD.unpack_from, child.RESULT_HEAD.size
+        buffer, unpack, size = (
+            self._buffer,
+            tickets.RESULT_HEAD.unpack_from,
+            tickets.RESULT_HEAD.size,
+        )
         indexes: list[int] = []
         texts: list[bytes] = []
         bodies: list[bytes] = []
@@ -259,9 +264,9 @@ class Runner:
             if middle + body_len > end:
                 break
             at = middle + body_len
-            if index == child.READY:
+            if index == tickets.READY:
                 self.ready = True
-            elif index == child.UNFIT:
+            elif index == tickets.UNFIT:
                 refusal = bytes(buffer[middle:at]).decode(errors="replace")
             else:
                 indexes.append(index)

@@ -5,6 +5,7 @@ Everything here is driven by the keeper's one loop; nothing blocks and nothing i
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import select
@@ -73,7 +74,7 @@ class Children:
     def __init__(self) -> None:
         self.meter = ForkMeter()
         self._owners: dict[int, Reaped] = {}
-        self._null = _reserve_low_descriptors()
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def start(
         self,
@@ -106,15 +107,12 @@ class Children:
                 owner(status, usage)
 
 
-def _reserve_low_descriptors() -> int:
-    """Fill the descriptors below 10, so that none of ours lies where a child wants one.
-
-    Return /dev/null.
-    """
+def reserve_low_descriptors() -> None:
+    """Fill the descriptors below 10, so that none of ours lies where a child wants one."""
     fd = 0
     while fd < 10:
         fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    return fd
+    os.close(fd)
 
 
 class Fence:
@@ -126,6 +124,33 @@ class Fence:
     def is_open(self, moment: float) -> bool:
         """Whether something may start or run."""
         return self.boot_at is not None and moment < self.boot_at
+
+
+class OomWatch:
+    """Tells whether the kernel killed something for memory in the last seconds.
+
+    /proc/vmstat counts for the whole host (`oom_kill`, since Linux 4.13), so this is only
+    asked about a task that died by a SIGKILL which nobody we know of has sent.
+    """
+
+    def __init__(self) -> None:
+        self._counts = [self._read()] * 3
+
+    @staticmethod
+    def _read() -> int:
+        with contextlib.suppress(OSError), open("/proc/vmstat", "rb") as file:
+            for line in file:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+        return 0
+
+    def tick(self) -> None:
+        """Call once a second."""
+        self._counts = [*self._counts[1:], self._read()]
+
+    def recently(self) -> bool:
+        """Whether the count rose within the last two to three seconds."""
+        return self._read() > self._counts[0]
 
 
 class Hold:
@@ -214,6 +239,7 @@ class Workplace:
     children: Children = field(default_factory=Children)
     fence: Fence = field(default_factory=Fence)
     poller: Poller = field(default_factory=Poller)
+    oom: OomWatch = field(default_factory=OomWatch)
 
     def out_path(self, name: str) -> str:
         """Return the path of an output file of ours."""

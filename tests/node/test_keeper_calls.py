@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from keeper_driver import UID, Keeper, chunk, is_alive, wait_for
+from keeper_driver import ROOT, UID, Keeper, chunk, is_alive, wait_for
 
 
 def double(x: int) -> int:
@@ -247,6 +247,21 @@ def test_variables_and_directory_are_restored(keeper: Keeper, tmp_path: Path) ->
     for uid in ("one", "two"):
         keeper.call(dirty, [()], uid=uid, cwd=str(tmp_path), env=env)
         assert keeper.result(0, uid) == (None, [""])
+
+
+def test_qsub_py_itself_can_be_imported(keeper: Keeper) -> None:
+    """The runner borrows the name of the package for a moment; a job may submit jobs."""
+
+    def ask() -> Any:
+        import qsub_py
+        import qsub_py.errors
+
+        return qsub_py.__version__, [name for name in sys.modules if "qsub_py.node" in name]
+
+    keeper.call(ask, [()], path=[ROOT])
+    version, ours = keeper.result(0)
+    assert version
+    assert ours == []
 
 
 def test_edited_module_is_imported_anew(keeper: Keeper, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keeper_driver import UID, Keeper, is_alive, process_state, wait_for
+from keeper_driver import UID, Keeper, is_alive, is_stopped, wait_for
 
 PYTHON = [sys.executable, "-IS", "-c"]
 
@@ -281,7 +281,7 @@ def test_suspend_and_resume(keeper: Keeper, tmp_path: Path) -> None:
     keeper.shell(f"echo $$ > {tmp_path}/pid; sleep 0.3", limit_s=600)
     pid = pid_in(tmp_path / "pid")
     keeper.send({"op": "suspend", "slot": 0})
-    wait_for(lambda: process_state(pid) == "T", "the stop")
+    wait_for(lambda: is_stopped(pid), "the stop")
     assert keeper.state()["batches"][0]["suspended"] is True
     keeper.send({"op": "resume", "slot": 0})
     assert keeper.await_item(0).state == "COMPLETED"
@@ -291,7 +291,7 @@ def test_cancel_of_a_suspended_command(keeper: Keeper, tmp_path: Path) -> None:
     keeper.shell(f"echo $$ > {tmp_path}/pid; sleep 600")
     pid = pid_in(tmp_path / "pid")
     keeper.send({"op": "suspend", "slot": 0})
-    wait_for(lambda: process_state(pid) == "T", "the stop")
+    wait_for(lambda: is_stopped(pid), "the stop")
     keeper.send({"op": "kill", "slot": 0, "pos": None, "why": "w", "grace_s": 30})
     assert keeper.await_item(0).signal == signal.SIGTERM
 

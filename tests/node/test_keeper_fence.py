@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from keeper_driver import Keeper, boot_now, process_state, wait_for
+from keeper_driver import Keeper, boot_now, is_stopped, wait_for
 
 
 def pid_in(path: Path) -> int:
@@ -36,7 +36,7 @@ def test_past_fence_pauses_and_a_later_one_resumes(keeper: Keeper, tmp_path: Pat
     pid, child = pid_in(tmp_path / "pid"), pid_in(tmp_path / "child")
     keeper.fence(0.1)
     keeper.await_op("paused", key=key)
-    assert process_state(pid) == process_state(child) == "T"
+    assert is_stopped(pid) and is_stopped(child)
     assert keeper.state()["batches"][0]["paused"] is True
     paused_at = boot_now()
     # Longer than the limit: it must not run meanwhile. This waits for the clock, not for work.
@@ -66,7 +66,7 @@ def test_no_requeue_is_not_paused(keeper: Keeper, tmp_path: Path) -> None:
     keeper.fence(-1)
     keeper.state()
     assert not keeper.heard("paused")
-    assert process_state(pid) != "T"
+    assert not is_stopped(pid)
     (tmp_path / "go").touch()
     assert keeper.await_item(0).state == "COMPLETED"
 
@@ -82,7 +82,7 @@ def test_call_is_paused_and_its_batch_waits(keeper: Keeper, tmp_path: Path) -> N
     pid = pid_in(tmp_path / "pid")
     keeper.fence(-1)
     keeper.await_op("paused", key=key)
-    wait_for(lambda: process_state(pid) == "T", "the stop")
+    wait_for(lambda: is_stopped(pid), "the stop")
     (tmp_path / "go").touch()
     keeper.state()
     assert not keeper.items
@@ -115,12 +115,12 @@ def test_resume_by_fence_leaves_the_suspended_alone(keeper: Keeper, tmp_path: Pa
     key = keeper.shell(f"echo $$ > {tmp_path}/pid; sleep 0.1")
     pid = pid_in(tmp_path / "pid")
     keeper.send({"op": "suspend", "slot": 0})
-    wait_for(lambda: process_state(pid) == "T", "the stop")
+    wait_for(lambda: is_stopped(pid), "the stop")
     keeper.fence(-1)
     keeper.await_op("paused", key=key)
     keeper.fence(100)
     keeper.await_op("resumed", key=key)
-    assert process_state(pid) == "T"
+    assert is_stopped(pid)
     keeper.send({"op": "resume", "slot": 0})
     assert keeper.await_item(0).state == "COMPLETED"
 

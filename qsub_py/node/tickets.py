@@ -1,0 +1,20 @@
+"""What keeper and runner agree on: descriptors, tickets, results, marks."""
+
+from __future__ import annotations
+
+import struct
+
+#: The runner's descriptors: a socket, the pipe of tickets, the pipe of results, the mark file.
+CONTROL, TICKETS, RESULTS, MARK = 3, 4, 5, 6
+#: A ticket that says: read the next batch from the socket. Others are indexes in the batch.
+SETUP = 0xFFFFFFFF
+#: Results that are none: the batch is unpacked; it cannot be unpacked here.
+READY, UNFIT = 0xFFFFFFFF, 0xFFFFFFFE
+#: Before each result: index, length of its item as text, length of its bytes.
+RESULT_HEAD = struct.Struct("<III")
+#: What was begun last: serial of the batch, index, start.
+MARK_LAYOUT = struct.Struct("<QQd")
+
+
+class CannotUnpack(Exception):
+    """The function or the arguments cannot be unpickled on this node."""
