@@ -154,3 +154,12 @@ def _is_own_function(fn: Any) -> bool:
     name = getattr(fn, "__module__", None)
     module = sys.modules.get(name) if isinstance(name, str) else None
     return name == "__main__" or module is None or is_own(module)
+
+
+def _renew_after_fork() -> None:
+    # A thread that the child does not have may have held it.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)

@@ -8,6 +8,7 @@ one lock. `home` is what a future asks about its own task.
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
@@ -130,3 +131,12 @@ def fail(future: Future[Any], failure: BaseException) -> None:
         return
     with suppress(concurrent.futures.InvalidStateError):
         future.set_exception(failure)
+
+
+def _renew_after_fork() -> None:
+    # A thread that the child does not have may have held it.
+    global _birth
+    _birth = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 from collections.abc import Mapping
 
 from qsub_py.keys import Keys
@@ -25,19 +26,27 @@ class ResultWaiter:
         self._link = Link(url, password=password)
         self._keys = Keys(cluster)
         self._bell_out, self._bell_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        #: Keeps a late `wake` from writing into a file that got the number of a closed bell.
+        self._bell_lock = threading.Lock()
 
     def wake(self) -> None:
         """End the wait that goes on, or else the next one; from any thread."""
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it is awake; closed: gone
+        with self._bell_lock, contextlib.suppress(OSError):  # full: it is awake; closed: gone
             os.write(self._bell_in, b"!")
 
     def close(self) -> None:
         """Close the connection; only when no thread waits."""
         self._link.close()
-        for end in (self._bell_out, self._bell_in):
-            with contextlib.suppress(OSError):
-                os.close(end)
-        self._bell_out = self._bell_in = -1
+        with self._bell_lock:
+            for end in (self._bell_out, self._bell_in):
+                with contextlib.suppress(OSError):
+                    os.close(end)
+            self._bell_out = self._bell_in = -1
+
+    def __del__(self) -> None:
+        # An iterator of results may be dropped half way; a pipe is not closed by itself.
+        with contextlib.suppress(Exception):
+            self.close()
 
     def wait(self, after: Mapping[int, int], block_s: float) -> dict[int, list[ResultEntry]]:
         """Return new entries of jobs (job -> number of the last entry seen).

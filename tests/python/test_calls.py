@@ -217,7 +217,9 @@ def test_a_job_that_no_node_can_run_is_told(caplog: pytest.LogCaptureFixture) ->
 def test_a_bad_argument_leaves_nothing_half_done() -> None:
     with pytest.raises(PayloadError):
         qsub_py.map(print, [*range(3000), threading.Lock()], name="halfway")
-    assert not [info for info in clients.shared().store.jobs() if info.name == "halfway"]
+    jobs = [info for info in clients.shared().store.jobs(ended=True) if info.name == "halfway"]
+    assert all(Job(info.id).wait(30) for info in jobs)
+    assert {Job(info.id).state.name for info in jobs} <= {"CANCELLED"}
 
 
 def test_an_unknown_job_is_said() -> None:
