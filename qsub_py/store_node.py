@@ -15,6 +15,9 @@ from qsub_py.store_core import StoreCore
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import decoded
 
+#: First position, number of calls, packed arguments, signature.
+Chunk = tuple[int, int, bytes, bytes]
+
 #: The codes of a report beside the ends of model.State.
 LOST, RETURNED = 15, 14
 
@@ -53,6 +56,8 @@ class Claim:
     #: 0: nothing is due.
     next_due_at: float
     batches: tuple[Batch, ...]
+    #: The signed arguments that a batch begins with, by batch; None where they are not new.
+    chunks: tuple[Chunk | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +236,22 @@ def _claim(reply: list[bytes]) -> Claim:
     if reply[0] != b"ok":
         raise StoreError(f"claim answered {reply[0]!r}")
     batches = tuple(_batch(row) for row in reply[4:])
-    return Claim(now_at, int(reply[2]) == 2, False, int(reply[3]) / 1000, batches)
+    chunks = tuple(_chunk(row) for row in reply[4:])
+    return Claim(now_at, int(reply[2]) == 2, False, int(reply[3]) / 1000, batches, chunks)
+
+
+def _chunk(row: object) -> Chunk | None:
+    assert isinstance(row, list)
+    # A blob is fetched when the batch is started, like arguments that were not sent along.
+    if not row[10] or row[10][4]:
+        return None
+    first, count, data, signature, _ = row[10]
+    return int(first), int(count), data, signature
 
 
 def _batch(row: object) -> Batch:
     assert isinstance(row, list)
-    slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus = row
+    slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus = row[:10]
     return Batch(
         slot=int(slot), job=int(job), uid=decoded(uid), first=int(first), count=int(count),
         attempt=int(attempt), epoch=int(epoch), cpus=int(cpus), mem_bytes=int(float(mem)),

@@ -4,7 +4,8 @@
 --       hints ("job:tasks,job:tasks": how many short tasks of a job to put into one slot)
 -- Returns {'ok', now ms, what is left, next due ms or 0, batch, ...}; what is left: 1 nothing now,
 --         2 more to look at with the next claim, 0 no room. Each batch is
---         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus};
+--         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus, chunk}, chunk being '' or
+--         {first, count, data, signature, blob} of the arguments that the batch begins with;
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
 --- @include head job node batch
@@ -15,7 +16,7 @@ if no then return {no} end
 
 local function show(b, job_uid)
   return {tonumber(b.slot), tonumber(b.job), job_uid, b.first, b.count, b.attempt, b.epoch, b.cpus,
-    string.format('%.0f', b.mem), b.gpus}
+    string.format('%.0f', b.mem), b.gpus, b.chunk or ''}
 end
 
 local last = redis.call('HMGET', key('node', uid), 'req', 'reply')
@@ -83,7 +84,8 @@ local function next_fresh(j, k)
   return j.cursor - n, n, 1
 end
 
-local jobs, changed, batches, budget, unsure = {}, {}, {}, SLICE, false
+-- Taking a range costs the same however long it is, so a claim may be for several slices.
+local jobs, changed, batches, budget, unsure = {}, {}, {}, 4 * SLICE, false
 local function cached(id)
   if not jobs[id] then jobs[id] = load(id) end
   return jobs[id]
@@ -110,12 +112,28 @@ local function head(lane)
   return nil
 end
 
+-- The stored arguments that hold the call at the cursor: first position, number, and the fields.
+local function chunk_at_cursor(j)
+  if j.kind ~= 'call' then return nil end
+  local entry = redis.call('XREVRANGE', key('args', j.id), string.format('%.0f-0', j.cursor + 1), '-', 'COUNT', 1)[1]
+  if not entry then return nil end
+  local field = {}
+  for i = 1, #entry[2], 2 do field[entry[2][i]] = entry[2][i + 1] end
+  return {first = tonumber(string.match(entry[1], '%d+')) - 1, n = tonumber(field.n), field = field}
+end
+
 local function take(j, need)
   local k = math.max(1, math.min(hint[j.id] or 1, budget))
   if j.limit > 0 then k = math.min(k, j.limit - j.c1 - j.c2) end
   changed[j.id] = j
   local first, count, attempt = next_again(j, k)
-  if not first then first, count, attempt = next_fresh(j, k) end
+  local chunk
+  if not first then
+    -- A batch ends where its chunk ends, and brings it along when it begins it.
+    chunk = chunk_at_cursor(j)
+    if chunk then k = math.min(k, math.max(1, chunk.first + chunk.n - j.cursor)) end
+    first, count, attempt = next_fresh(j, k)
+  end
   if not first then
     -- 64 entries of `again` were of tasks that ended meanwhile; the next claim goes on.
     unsure = true
@@ -129,6 +147,7 @@ local function take(j, need)
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
     mem = booked_mem(need, node), gpus = table.concat(gpus, ','), left = count, mask = ''}
+  if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
   for _ = 1, need.gpus do table.remove(node.gpus_free, 1) end
   batches[#batches + 1] = b
@@ -141,7 +160,7 @@ local from = tonumber(redis.call('HGET', key('node', uid), 'lane_from') or 0)
 local lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
 local i = 1
 if node.state == 'up' then
-  while i <= #lanes and #batches < most and budget > 0 and node.cpus_free > 0 do
+  while i <= #lanes and #batches < math.min(most, SLICE) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j = fits(need, node) and head(lanes[i])
     local good, took = false, nil
@@ -164,7 +183,7 @@ save_free(node)
 -- With room left the node is idle from now on, so that whatever comes wakes it; `at_end` says
 -- that nothing is left to look at now.
 local has_room = #batches < most and node.state == 'up'
-local at_end = has_room and budget > 0 and #lanes < 64 and not unsure
+local at_end = has_room and budget > 0 and #batches < SLICE and #lanes < 64 and not unsure
 redis.call('HSET', key('node', uid), 'lane_from', (has_room and #lanes == 64 and i > 64) and from + 64 or 0)
 if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
 local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')

@@ -28,7 +28,7 @@ from qsub_py.node.reports import Entry, ReportMaker
 from qsub_py.node.settings import NodeSettings
 from qsub_py.node.waiter import Waiter
 from qsub_py.signing import Keyring
-from qsub_py.store_node import NodeStore, Order, Refused
+from qsub_py.store_node import Chunk, NodeStore, Order, Refused
 
 log = logging.getLogger("qsub_py.agent")
 
@@ -258,16 +258,16 @@ class Agent:
             if count < entry.tasks:
                 log.info("job %d: %d reports were stale", entry.batch.job, entry.tasks - count)
         if claim:
-            for batch in claim.batches:
-                self._start(batch)
+            for batch, chunk in zip(claim.batches, claim.chunks, strict=True):
+                self._start(batch, chunk)
             self._wants_claim = claim.has_more
             if claim.must_wait:
                 self._next["claim"] = time.monotonic() + 0.1
 
-    def _start(self, batch: Batch) -> None:
+    def _start(self, batch: Batch, chunk: Chunk | None) -> None:
         self._hand.holding.add(batch)
         try:
-            header, body = self._jobs.run_frame(batch)
+            header, body = self._jobs.run_frame(batch, chunk)
         except StoreError:
             # It has not begun: it is returned when we are back.
             self._hand.give_up(batch)

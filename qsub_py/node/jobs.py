@@ -19,7 +19,7 @@ from qsub_py.model import Batch, JobSpec
 from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
 from qsub_py.signing import Keyring, verify
-from qsub_py.store_node import NodeStore
+from qsub_py.store_node import Chunk, NodeStore
 from qsub_py.text import expand_pattern
 
 #: A batch is made as long as this many seconds of work.
@@ -129,9 +129,11 @@ class Jobs:
 
     # -- what the keeper is told -----------------------------------------------------------
 
-    def run_frame(self, batch: Batch) -> tuple[dict[str, Any], bytes]:
+    def run_frame(self, batch: Batch, chunk: Chunk | None = None) -> tuple[dict[str, Any], bytes]:
         """Return the keeper's `run` order and its body; SignatureError, CannotStart."""
         job = self.get(batch)
+        if chunk:
+            self._keep_chunk(job, chunk)
         header: dict[str, Any] = {
             "op": "run",
             "slot": batch.slot,
@@ -247,11 +249,16 @@ class Jobs:
         for first, (count, data) in reversed(job.chunks.items()):
             if first <= position < first + count:
                 return first, count, data
-        first, count, data, signature = self._store.chunk(job.id, position)
-        verify(self._ring, signature, "args", self._store.cluster, job.uid,
-               b"%d" % first, b"%d" % count, data)  # fmt: skip
+        first, count, data = self._keep_chunk(job, self._store.chunk(job.id, position))
         if not first <= position < first + count:
             raise PayloadError(f"the arguments of task {position} are missing")
+        return first, count, data
+
+    def _keep_chunk(self, job: Job, chunk: Chunk) -> tuple[int, int, bytes]:
+        """Verify arguments and keep them for the next batches; SignatureError."""
+        first, count, data, signature = chunk
+        verify(self._ring, signature, "args", self._store.cluster, job.uid,
+               b"%d" % first, b"%d" % count, data)  # fmt: skip
         job.chunks[first] = (count, data)
         while len(job.chunks) > 8:
             job.chunks.popitem(last=False)

@@ -143,7 +143,7 @@ def test_hint_puts_several_into_one_slot(cluster: Cluster) -> None:
     node = cluster.node()
     job = cluster.submit(1000)
     counts = [b.count for b in node.claim(2, {job: 200})]
-    assert counts == [200, 56], "a claim handles 256 tasks"
+    assert counts == [200, 200], "taking a range costs the same however long it is"
 
 
 @pytest.mark.parametrize("hint", [0, 1])
