@@ -119,6 +119,10 @@ class StoreViews(StoreCore):
         found: bytes | None = self.link.command("HGET", self.keys.tails(job), position)
         return found or b""
 
+    def tail_bytes(self, job: int) -> int:
+        """Return how much is kept of the outputs of a job's tasks; below 8 MB it is all tails."""
+        return int(self.link.command("HGET", self.keys.job(job), "tails") or 0)
+
     def nodes(self, *, gone: bool = False) -> list[NodeInfo]:
         """Return the live nodes (and with `gone` the lost and stopped ones), by name."""
         prefix = self.keys.prefix

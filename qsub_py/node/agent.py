@@ -316,7 +316,8 @@ class Agent:
 
     def _tail(self, text: dict[str, Any]) -> None:
         job = self._jobs.known(text["uid"])
-        self._logs.follow(str(text["log"]), str(text["uid"]), int(text["position"]), job)
+        stream = str(text.get("stream", "out"))
+        self._logs.follow(str(text["log"]), text["uid"], int(text["position"]), stream, job)
 
     def _stop(self, text: dict[str, Any]) -> None:
         self._leaving = True

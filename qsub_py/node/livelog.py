@@ -19,6 +19,8 @@ _PIECES_A_TURN = 16
 class _Follower:
     uid: str
     position: int
+    #: "out" or "err".
+    stream: str
     path: Path | None
     offset: int = 0
 
@@ -31,11 +33,11 @@ class LiveLogs:
         self._followers: dict[str, _Follower] = {}
         self._next = 0.0
 
-    def follow(self, name: str, uid: str, position: int, job: Job | None) -> None:
-        """Send a task's output to the live log `name`, from its start."""
+    def follow(self, name: str, uid: str, position: int, stream: str, job: Job | None) -> None:
+        """Send a task's output ("out", or "err" apart from it) to the live log `name`."""
         if name not in self._followers:
-            path = self._find(uid, position, job)
-            self._followers[name] = _Follower(uid, position, path)
+            path = self._find(uid, position, stream, job)
+            self._followers[name] = _Follower(uid, position, stream, path)
             self._next = 0.0
 
     def pause_s(self) -> float:
@@ -60,7 +62,8 @@ class LiveLogs:
     def _send(self, name: str, follower: _Follower) -> bool:
         """Send up to a few pieces; return whether all was sent."""
         if follower.path is None:
-            follower.path = self._find(follower.uid, follower.position, None)
+            path = self._find(follower.uid, follower.position, follower.stream, None)
+            follower.path = path
         if follower.path is None:
             return True
         try:
@@ -76,10 +79,11 @@ class LiveLogs:
             return True
         return False
 
-    def _find(self, uid: str, position: int, job: Job | None) -> Path | None:
-        if job and job.spec.output:
-            return Path(output_files(job, position, self._name)["out"])
-        found = sorted(
-            (self._dir / "out").glob(f"{uid}.{position}.*.out"), key=lambda p: p.stat().st_mtime
-        )
-        return found[-1] if found else None
+    def _find(self, uid: str, position: int, stream: str, job: Job | None) -> Path | None:
+        files = output_files(job, position, self._name) if job else {}
+        if stream in files:
+            return Path(files[stream])
+        if stream != "out":
+            return None
+        kept = (self._dir / "out").glob(f"{uid}.{position}.*.out")
+        return max(kept, key=lambda path: path.stat().st_mtime, default=None)
