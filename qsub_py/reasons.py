@@ -7,6 +7,7 @@ every claim.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def need_of(job: JobInfo) -> Need:
 
 
 def explain(
-    job: JobInfo, nodes: Sequence[NodeInfo], *, now: float, others: Iterable[JobInfo] = ()
+    job: JobInfo, nodes: Sequence[NodeInfo], *, now: float, line: Line | None = None
 ) -> Why | None:
     """Return why `job` has waiting tasks that do not start, None when it has none."""
     if job.has_ended or not job.counts.get(State.PENDING):
@@ -65,10 +66,10 @@ def explain(
     running = job.counts.get(State.RUNNING, 0)
     if job.limit and running >= job.limit:
         return Why("JobArrayTaskLimit", f"{running} tasks run and its own limit is {job.limit}")
-    return _by_nodes(job, nodes, others)
+    return _by_nodes(job, nodes, line.before(job) if line else 0)
 
 
-def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], others: Iterable[JobInfo]) -> Why:
+def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
     need = need_of(job)
     live = [node for node in nodes if node.state in ("up", "draining")]
     if not live:
@@ -81,7 +82,6 @@ def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], others: Iterable[JobInfo]
     obstacles = [_obstacle(job, need, node) for node in live]
     if all(obstacle is not None and not obstacle.will_pass for obstacle in obstacles):
         return Why("ReqNodeNotAvail", "no running node can take it", details)
-    before = ahead(job, others)
     if before:
         return Why("Priority", f"{_jobs(before)} before it in the queue", details)
     if None in obstacles:
@@ -93,19 +93,29 @@ def _jobs(count: int) -> str:
     return "1 job is" if count == 1 else f"{count} jobs are"
 
 
-def ahead(job: JobInfo, others: Iterable[JobInfo]) -> int:
-    """Return how many waiting jobs of the same queue come before it."""
-    rank = (-job.priority, job.id)
-    return sum(
-        1
-        for other in others
-        if other.queue == job.queue
-        and (-other.priority, other.id) < rank
-        and other.counts.get(State.PENDING)
-        and not other.is_held
-        and not other.has_ended
-        and not (other.limit and other.counts.get(State.RUNNING, 0) >= other.limit)
-    )
+class Line:
+    """The waiting jobs of each queue, in the order in which they will start."""
+
+    def __init__(self, jobs: Iterable[JobInfo]) -> None:
+        self._ranks: dict[str, list[tuple[int, int]]] = {}
+        for job in jobs:
+            if _stands_in_line(job):
+                self._ranks.setdefault(job.queue, []).append(_rank(job))
+        for ranks in self._ranks.values():
+            ranks.sort()
+
+    def before(self, job: JobInfo) -> int:
+        """Return how many jobs come before `job`."""
+        return bisect_left(self._ranks.get(job.queue, []), _rank(job))
+
+
+def _rank(job: JobInfo) -> tuple[int, int]:
+    return -job.priority, job.id
+
+
+def _stands_in_line(job: JobInfo) -> bool:
+    is_full = job.limit and job.counts.get(State.RUNNING, 0) >= job.limit
+    return bool(job.counts.get(State.PENDING)) and not (job.is_held or job.has_ended or is_full)
 
 
 def _described(job: JobInfo, need: Need, nodes: Sequence[NodeInfo]) -> tuple[tuple[str, str], ...]:

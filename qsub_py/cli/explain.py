@@ -9,7 +9,7 @@ from qsub_py import render
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
 from qsub_py.model import JobInfo, JobSpec, State
-from qsub_py.reasons import explain
+from qsub_py.reasons import Line, explain
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def show_why(client: Client, scene: Scene) -> None:
     """Print for each job what it waits for, or how it runs or ended."""
-    others = client.ask(lambda store: store.jobs(active=True, ended=False))
+    line = Line(client.ask(lambda store: store.jobs(active=True, ended=False)))
     for found in scene.picked:
         job = found.job
-        why = explain(job, scene.nodes, now=scene.now, others=others)
+        why = explain(job, scene.nodes, now=scene.now, line=line)
         if why is None:
             print(safe(f"job {job.id} ({job.name}) {_condition(job, scene.now)}"))
             continue

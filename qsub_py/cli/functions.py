@@ -63,6 +63,7 @@ def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
 
     What it prints goes to standard error: standard output is the job's id.
     """
+    words, sys.argv = sys.argv, [place]
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return load()
@@ -79,6 +80,8 @@ def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
         raise SpecError(
             f"cannot import {quoted(place)}: {what}", hint="--debug shows where"
         ) from error
+    finally:
+        sys.argv = words
 
 
 def _attribute(module: ModuleType, place: str, name: str) -> Callable[..., Any]:

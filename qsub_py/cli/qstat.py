@@ -18,7 +18,7 @@ from qsub_py.cli.shapes import LONG, SHORT, job_json, task_json
 from qsub_py.cli.shapes import rows as cells
 from qsub_py.errors import SpecError
 from qsub_py.model import JobInfo, NodeInfo, State, TaskInfo
-from qsub_py.reasons import Why, explain
+from qsub_py.reasons import Line, Why, explain
 from qsub_py.text import safe
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
         from qsub_py.cli.explain import show_full, show_why
 
         (show_why if why else show_full)(client, scene)
-    elif tasks:
+        return
+    if tasks:
         _show_tasks(client, scene, as_json=as_json, header=not noheader)
     elif as_json:
         render.show_json([job_json(p.job, scene.whys.get(p.job.id)) for p in scene.picked])
@@ -120,10 +121,10 @@ def look(client: Client, view: View) -> Scene:
     else:
         picked = [Picked(job) for job in active]
     picked = [found for found in picked if view.takes(found.job)]
-    whys = {}
+    whys, line = {}, Line(active)
     for found in picked:
         # A job that runs explains itself; only what waits whole is asked why.
-        why = explain(found.job, store_nodes, now=now, others=active)
+        why = explain(found.job, store_nodes, now=now, line=line)
         if why is not None and found.job.state is State.PENDING:
             whys[found.job.id] = why
     return Scene(tuple(picked), whys, tuple(store_nodes), now)
@@ -182,8 +183,8 @@ def _remark(client: Client, scene: Scene, view: View, *, as_json: bool) -> None:
         common.complain("qstat: most nodes fell silent together: the server or network may be at"
                         " fault, so their jobs are not started elsewhere yet")  # fmt: skip
     if not scene.picked and not as_json:
-        common.complain(_nothing(view))
-    elif not any(node.state in ("up", "draining") for node in scene.nodes) and scene.whys:
+        common.complain(_nothing(view) + _elsewhere(view))
+    elif scene.whys and not any(node.state in ("up", "draining") for node in scene.nodes):
         common.hint("qstat: no node is running; start one with `qnode start`")
 
 
@@ -194,6 +195,12 @@ def _nothing(view: View) -> str:
     if view.states is not None or view.names:
         what += " that match"
     return what
+
+
+def _elsewhere(view: View) -> str:
+    """Return for a person where ended jobs are to be seen."""
+    is_told = sys.stderr.isatty() and not (view.refs or view.shows_ended)
+    return "; `qstat -a` shows ended ones" if is_told else ""
 
 
 def _states(text: str | None) -> frozenset[State] | None:

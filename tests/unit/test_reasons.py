@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qsub_py.model import JobInfo, NodeInfo, State
-from qsub_py.reasons import Need, Why, capacity_complaint, explain, fitting_nodes, need_of
+from qsub_py.reasons import Line, Need, Why, capacity_complaint, explain, fitting_nodes, need_of
 
 G = 2**30
 JOB = JobInfo(
@@ -25,7 +25,7 @@ BUSY = replace(NODE, name="n2", cpus_free=0, running=2)
 
 
 def why(job: JobInfo, *nodes: NodeInfo, others: tuple[JobInfo, ...] = ()) -> Why:
-    found = explain(job, nodes, now=2000.0, others=others)
+    found = explain(job, nodes, now=2000.0, line=Line(others))
     assert found is not None
     return found
 
