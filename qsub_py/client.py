@@ -91,14 +91,18 @@ class Client:
         return self.retry(locked, patience_s=patience_s)
 
     def retry(self, request: Callable[[], T], *, patience_s: float = FOREVER_S) -> T:
-        """Return `request()`, which uses another connection, repeated like those of `ask`."""
+        """Return `request()`, which uses another connection, repeated like those of `ask`.
+
+        Who waits for ever also waits for a server that is still reading its files.
+        """
         deadline = time.monotonic() + patience_s
         pause = 0.05
         while True:
             try:
                 return request()
-            except StoreUnavailable:
-                if time.monotonic() + pause > deadline:
+            except (StoreUnavailable, StoreBusy) as error:
+                is_over = time.monotonic() + pause > deadline
+                if is_over or (isinstance(error, StoreBusy) and patience_s < FOREVER_S):
                     raise
             time.sleep(pause)
             pause = min(pause * 2, 1.0)

@@ -28,8 +28,13 @@ T = TypeVar("T")
 _log = logging.getLogger("qsub_py")
 #: Each function has a job of its own up to this many; later ones share one job.
 _MOST_JOBS = 16
-#: Functions whose pickled form is remembered: they hold no state of their own.
+#: A pickled function is taken for current this long (s), or so many times what pickling it
+#: took: what it refers to may change, as it does in a notebook.
+_FRESH_S, _FRESH_PACKS = 1.0, 50
+#: Functions whose pickled form is remembered at all: they hold no state of their own.
 _STATELESS = (types.FunctionType, types.BuiltinFunctionType, type)
+_MOST_KNOWN = 4 * _MOST_JOBS
+_NONE = (None, 0.0)
 _EXIT_S = 30.0
 
 
@@ -39,8 +44,9 @@ class Executor(concurrent.futures.Executor):
     All keywords of `submit` and `map` go to the function; what a call needs is said here:
     `cpus`, `mem` ("4G" or bytes), `gpus`, `time` ("1h" or seconds), and `name`, `priority`,
     `queue`, `nodelist`, `python` (an interpreter), `env` (variables to add), `limit` (at
-    most so many calls of a function at once). A function travels once, as it is at its
-    first submit. Raises SpecError, ConfigError, StoreUnavailable.
+    most so many calls of a function at once). A function travels once, with what it
+    refers to, and again when that has changed after a second or more. Raises SpecError,
+    ConfigError, StoreUnavailable.
     """
 
     def __init__(
@@ -71,8 +77,10 @@ class Executor(concurrent.futures.Executor):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_shut = False
-        #: Open jobs by function and by digest of the packed function.
-        self._jobs: dict[Any, OpenJob] = {}
+        #: Open jobs by function, with the time until which they are the right ones, and by
+        #: digest of the packed function.
+        self._jobs: dict[Any, tuple[OpenJob, float]] = {}
+        self._shared: OpenJob | None = None
         self._by_digest: dict[bytes, OpenJob] = {}
         self._collector = Collector(self._client)
         self._sender = Sender(self._collector.watch, self._collector.stop)
@@ -92,8 +100,8 @@ class Executor(concurrent.futures.Executor):
         """
         if self._pid != os.getpid():
             self._revive_after_fork()
-        job = self._jobs.get(fn) if isinstance(fn, _STATELESS) else None
-        if job is None:
+        job, fresh_until = self._jobs.get(fn, _NONE) if isinstance(fn, _STATELESS) else _NONE
+        if job is None or time.monotonic() > fresh_until:
             job = self._job_of(fn)
         if job.takes_function:
             args, kwargs = (fn, args, kwargs), {}
@@ -167,7 +175,9 @@ class Executor(concurrent.futures.Executor):
             )  # fmt: skip
 
     def _job_of(self, fn: Callable[..., Any]) -> OpenJob:
+        start = time.monotonic()
         packed = pack_function(fn)
+        end = time.monotonic()
         digest = hashlib.sha256(packed).digest()
         with self._lock:
             job = self._by_digest.get(digest)
@@ -175,16 +185,16 @@ class Executor(concurrent.futures.Executor):
                 return self._shared_job()
             if job is None:
                 job = self._by_digest[digest] = self._new_job(packed, shown_name(fn))
-            if isinstance(fn, _STATELESS) and len(self._jobs) < 4 * _MOST_JOBS:
-                self._jobs[fn] = job
+            if isinstance(fn, _STATELESS) and (fn in self._jobs or len(self._jobs) < _MOST_KNOWN):
+                self._jobs[fn] = job, end + max(_FRESH_S, _FRESH_PACKS * (end - start))
             return job
 
     def _shared_job(self) -> OpenJob:
         """Return the job whose calls bring their function along."""
-        if _any_call not in self._jobs:
+        if self._shared is None:
             packed = pack_function(_any_call)
-            self._jobs[_any_call] = self._new_job(packed, ":calls", takes_function=True)
-        return self._jobs[_any_call]
+            self._shared = self._new_job(packed, ":calls", takes_function=True)
+        return self._shared
 
     def _new_job(self, packed: bytes, shown: str, *, takes_function: bool = False) -> OpenJob:
         return OpenJob(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsub_py.callspec import user_name
 from qsub_py.client import CHUNK_BYTES, CHUNK_TASKS, Chunk, Client
-from qsub_py.errors import JobError, QsubError, StoreBusy, StoreError, StoreUnavailable
+from qsub_py.errors import JobError, JobNotFound, QsubError, StoreBusy, StoreError, StoreUnavailable
 from qsub_py.futures import Future, fail
 from qsub_py.model import JobSpec, State
 from qsub_py.payload import join_calls
@@ -239,8 +239,8 @@ class Sender:
             self._add(job, calls)
         except (StoreUnavailable, StoreBusy):
             raise
-        except StoreError:
-            # Closed by someone, or because this process was stopped for ten minutes.
+        except (StoreError, JobNotFound):
+            # Closed by someone, or because this process was stopped for ten minutes; or lost.
             self._add(job.renewed(), self._taken_back(job, calls))
 
     def _add(self, job: OpenJob, calls: list[Call]) -> None:
@@ -255,7 +255,10 @@ class Sender:
 
     def _taken_back(self, job: OpenJob, calls: list[Call]) -> list[Call]:
         """Return the calls that a job did not accept, their futures without a position."""
-        accepted = job.client.ask(lambda store: store.job(job.id)).total
+        try:
+            accepted = job.client.ask(lambda store: store.job(job.id)).total
+        except JobNotFound:
+            accepted = 0
         rest = []
         with self.lock:
             for data, future in calls:

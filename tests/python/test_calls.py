@@ -81,6 +81,19 @@ def test_a_changed_object_is_sent_anew(executor: Executor) -> None:
     assert executor.submit(counter.get).result(30) == 2
 
 
+def test_a_changed_global_is_sent_anew(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qsub_py.executor._FRESH_S", 0.0)
+    monkeypatch.setattr("qsub_py.executor._FRESH_PACKS", 0)
+    space: dict[str, Any] = {"FACTOR": 2, "__name__": "__main__"}
+    exec("def work(x): return x * FACTOR", space)
+    assert executor.submit(space["work"], 10).result(30) == 20
+    first = executor.submit(space["work"], 10).id
+    space["FACTOR"] = 3
+    again = executor.submit(space["work"], 10)
+    assert again.result(30) == 30
+    assert again.id.partition("_")[0] != first.partition("_")[0]
+
+
 def test_an_unpicklable_result_is_named(executor: Executor) -> None:
     def make() -> Any:
         import threading
