@@ -121,8 +121,10 @@ class OrderedRows:
         self._waiter = client.waiter()
         self._ready: dict[int, Row] = {}
         self._position = self._after = 0
-        #: States changed without a result; what ended so must be looked up.
+        #: States changed without a result; what ended so must be looked up ...
         self._must_look = False
+        #: ... and was, up to this position, since the last notice (None: there was none).
+        self._looked_to: int | None = None
 
     def next(self, deadline: float | None = None) -> Row:
         """Return the next row; StopIteration after the last, TimeoutError at the deadline.
@@ -153,12 +155,15 @@ class OrderedRows:
 
     def _read(self, deadline: float | None) -> None:
         block_s = BLOCK_S if deadline is None else min(BLOCK_S, deadline - time.monotonic())
-        if self._must_look:
+        if self._must_look or self._is_past_look():
             self._look()
         elif not self._drain(max(block_s, 0.0)) and block_s <= 0:
             raise FuturesTimeoutError(
                 f"task {self._position} of job {self._info.id} has not ended yet"
             )
+
+    def _is_past_look(self) -> bool:
+        return self._looked_to is not None and self._looked_to <= self._position < self._total
 
     def _drain(self, block_s: float) -> bool:
         """Take in what is new; return whether there was anything."""
@@ -178,8 +183,8 @@ class OrderedRows:
         self._must_look = False
         info = self._client.ask(lambda store: store.job(self._info.id), patience_s=FOREVER_S)
         self._info, self._total, self._is_open = info, info.total, info.is_open
-        last = min(self._total, self._position + _STATES_AT_ONCE)
-        positions = range(self._position, last)
+        self._looked_to = min(self._total, self._position + _STATES_AT_ONCE)
+        positions = range(self._position, self._looked_to)
         ends = self._client.ask(
             lambda store: silent_ends(store, info, positions), patience_s=FOREVER_S
         )
@@ -187,8 +192,6 @@ class OrderedRows:
             pass
         for position, outcome in ends.items():
             self._ready.setdefault(position, as_row(outcome))
-        # The window was full of ends: what lies behind it must be looked at too.
-        self._must_look = self._must_look or (len(ends) == len(positions) and last < self._total)
 
 
 class Values:

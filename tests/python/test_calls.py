@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import qsub_py
 from env import Env, wait_until
 from qsub_py import Executor, Job
 from qsub_py import client as clients
+from qsub_py.callspec import call_spec, read_resources
 from qsub_py.errors import JobNotFound, PayloadError, SpecError
+from qsub_py.payload import pack_function
 
 
 def takes_time(x: int, time: int = 0) -> int:
@@ -233,6 +236,20 @@ def test_a_bad_argument_leaves_nothing_half_done() -> None:
     jobs = [info for info in clients.shared().store.jobs(ended=True) if info.name == "halfway"]
     assert all(Job(info.id).wait(30) for info in jobs)
     assert {Job(info.id).state.name for info in jobs} <= {"CANCELLED"}
+
+
+def test_cancelled_tasks_far_behind_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qsub_py.results._STATES_AT_ONCE", 64)
+    client, packed = clients.shared(), pack_function(abs)
+    spec = call_spec(read_resources(client.config), packed, "builtins:abs")
+    calls = [((-n,), {}) for n in range(300)]
+    job = Job(client.submit(spec, function=packed, calls=calls, is_held=True))
+    client.store.cancel(job.id, [(10, 20), (200, 299)], by="a test")
+    job.release()
+    results = list(job.results(timeout=60))
+    gone = [n for n, result in enumerate(results) if isinstance(result, CancelledError)]
+    assert gone == [*range(10, 21), *range(200, 300)]
+    assert all(result == n for n, result in enumerate(results) if n not in gone)
 
 
 def test_an_unknown_job_is_said() -> None:
