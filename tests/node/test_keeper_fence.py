@@ -66,7 +66,7 @@ def test_no_requeue_is_not_paused(keeper: Keeper, tmp_path: Path) -> None:
     keeper.fence(-1)
     keeper.state()
     assert not keeper.heard("paused")
-    assert not is_stopped(pid)
+    wait_for(lambda: not is_stopped(pid), "a sign of life")
     (tmp_path / "go").touch()
     assert keeper.await_item(0).state == "COMPLETED"
 

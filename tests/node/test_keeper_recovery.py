@@ -84,10 +84,12 @@ def test_slow_agent_does_not_stop_the_keeper(keeper: Keeper) -> None:
 def test_garbage_costs_only_its_connection(keeper: Keeper) -> None:
     stranger = KeeperLink.connect(keeper.node_dir)
     stranger.send_all([b"\xff" * 64])
-    stranger.send_all([struct.pack("<II", 3, 0) + b"{{{"])
+    second = KeeperLink.connect(keeper.node_dir)
+    second.send_all([struct.pack("<II", 3, 0) + b"{{{"])
     keeper.shell("true")
     assert keeper.await_item(0).state == "COMPLETED"
     stranger.close()
+    second.close()
 
 
 def restart(keeper: Keeper) -> None:
