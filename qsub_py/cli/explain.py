@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qsub_py import render
@@ -26,14 +27,19 @@ def show_why(client: Client, scene: Scene) -> None:
         why = explain(job, scene.nodes, now=scene.now, line=line)
         if why is None:
             print(safe(f"job {job.id} ({job.name}) {_condition(job, scene.now)}"))
+            _print_nodes(tuple(job.unfit.items()))
             continue
         count = job.counts.get(State.PENDING, 0)
         whole = f"{count} of {job.total} tasks of job {job.id} ({job.name}) wait"
         subject = f"job {job.id} ({job.name}) waits" if job.total == 1 else whole
         print(safe(f"{subject}: {why.reason}: {why.sentence}"))
-        width = max((len(name) for name, _ in why.nodes), default=0)
-        for name, sentence in why.nodes:
-            print(safe(f"  {name:<{width}}  {sentence}"))
+        _print_nodes(why.nodes)
+
+
+def _print_nodes(nodes: Sequence[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in nodes), default=0)
+    for name, sentence in nodes:
+        print(safe(f"  {name:<{width}}  {sentence}"))
 
 
 def _condition(job: JobInfo, now: float) -> str:

@@ -7,13 +7,14 @@ as they are.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qsub_py.cli import common
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 #: How much of an output is kept in the server (see node/reports.py): a shorter one is whole.
 _TAIL_BYTES = {State.COMPLETED: 4096}
 _FAILED_TAIL_BYTES = 16384
-#: Up to so many tasks the tails of all are kept (16 MB, the last half for failures).
-_ALL_KEPT = 512
+#: Below this every task's tail was kept (the budget of a job is 16 MB, half for failures).
+_ALL_KEPT_BYTES = 8 * 1024 * 1024 - 16384
 #: A piece as the node sends it; a smaller one is the newest.
 _PIECE_BYTES = 256 * 1024
 #: How long a node may take to begin sending.
@@ -136,24 +137,45 @@ class _Printer:
 def _print_one(
     client: Client, output: Output, printer: _Printer, *, does_follow: bool, errors: bool
 ) -> None:
-    write = printer.write
+    stream = "err" if errors and output.spec.error else "out"
     while True:
-        attempt = output.task.attempt
-        if errors and output.spec.error:
-            _print_file(output, write)
-        else:
-            for piece in _pieces(client, output, does_follow=does_follow):
-                write(piece)
-        write(_traceback(client, output.task))
-        printer.end()
-        if not does_follow or output.task.outcome is not None:
+        attempt, is_over = output.task.attempt, output.task.outcome is not None
+        if is_over or not does_follow:
+            _print_kept(client, output, printer, stream)
             return
+        sent = _copy(_live(client, output, stream, does_follow=True), printer)
         task = _settled(client, output)
+        output = replace(output, task=task)
         if task.outcome is not None and task.attempt == attempt:
-            write(_traceback(client, task))
+            if not sent:  # the output of a call comes with its end
+                _print_kept(client, output, printer, stream)
+            else:
+                printer.write(_traceback(client, task))
+                printer.end()
             return
         common.hint(f"qlog: attempt {attempt} ended; the task runs again")
-        output = Output(output.job, output.spec, _await_start(client, output.job, task.position))
+        output = replace(output, task=_await_start(client, output.job, task.position))
+
+
+def _copy(pieces: Iterable[bytes], printer: _Printer) -> bool:
+    """Print pieces; return whether there were any."""
+    found = False
+    for piece in pieces:
+        printer.write(piece)
+        found = True
+    return found
+
+
+def _print_kept(client: Client, output: Output, printer: _Printer, stream: str) -> None:
+    """Print what a task has printed so far, or what is left of it."""
+    if stream == "err":
+        live = _live(client, output, stream, does_follow=False)
+        if not _copy(live, printer):
+            _copy(_file(output), printer)
+    else:
+        _copy(_kept(client, output), printer)
+        printer.write(_traceback(client, output.task))
+    printer.end()
 
 
 def _traceback(client: Client, task: TaskInfo) -> bytes:
@@ -180,27 +202,32 @@ def _settled(client: Client, output: Output) -> TaskInfo:
         time.sleep(0.1)
 
 
-def _pieces(client: Client, output: Output, *, does_follow: bool) -> Iterator[bytes]:
+def _kept(client: Client, output: Output) -> Iterator[bytes]:
     """Yield a task's output: all of it where its node answers, else the tail."""
     tail = client.ask(lambda store: store.tail(output.job.id, output.task.position))
-    most = _TAIL_BYTES.get(output.task.state, _FAILED_TAIL_BYTES)
-    is_known = 0 < len(tail) < most or (not tail and output.job.total <= _ALL_KEPT)
-    if output.task.outcome is not None and is_known:
+    if output.task.outcome is not None and _is_whole(client, output, tail):
         yield tail
         return
     sent = False
-    for piece in _live(client, output, does_follow=does_follow):
+    for piece in _live(client, output, "out", does_follow=False):
         sent = True
         yield piece
     if not sent and tail:
-        common.hint(f"qlog: node {output.node} does not answer; the last {len(tail)} bytes:")
+        common.hint(f"qlog: node {output.node} has no more of it than the last {len(tail)} bytes:")
         yield tail
 
 
-def _live(client: Client, output: Output, *, does_follow: bool) -> Iterator[bytes]:
+def _is_whole(client: Client, output: Output, tail: bytes) -> bool:
+    """Whether the tail kept in the server is all that an ended task has printed."""
+    if tail:
+        return len(tail) < _TAIL_BYTES.get(output.task.state, _FAILED_TAIL_BYTES)
+    return client.ask(lambda store: store.tail_bytes(output.job.id)) < _ALL_KEPT_BYTES
+
+
+def _live(client: Client, output: Output, stream: str, *, does_follow: bool) -> Iterator[bytes]:
     """Yield the pieces that the node sends."""
     name = secrets.token_hex(8)
-    if not _order(client, output, name):
+    if not _order(client, output, stream, name):
         return
     after, last = "0", time.monotonic()
     has_sent = False
@@ -223,17 +250,16 @@ def _entries(client: Client, name: str, after: str) -> list[tuple[str, dict[byte
     return client.ask(lambda store: store.follow(name, after, block_s=1.0))
 
 
-def _order(client: Client, output: Output, name: str) -> bool:
+def _order(client: Client, output: Output, stream: str, name: str) -> bool:
     """Ask the node that has the task for its output; False when it cannot be asked."""
     nodes = client.ask(lambda store: store.nodes())
     uid = next((node.uid for node in nodes if node.name == output.node), None)
     if uid is None:
         return False
-    order = {"op": "tail", "job": output.job.id, "uid": output.job.uid,
+    order = {"op": "tail", "job": output.job.id, "uid": output.job.uid, "stream": stream,
              "position": output.task.position, "log": name}  # fmt: skip
-    client.ask(
-        lambda store: store.follow(name, "0", block_s=0.001)
-    )  # it is wanted: before it is sent
+    # Said to be wanted before it is asked for: a node drops a log that nobody reads.
+    client.ask(lambda store: store.follow(name, "0", block_s=0.001))
     client.ask(lambda store: store.order_node(uid, json.dumps(order)))
     return True
 
@@ -245,19 +271,16 @@ def _still_runs(client: Client, output: Output) -> bool:
     return state in (State.RUNNING, State.COMPLETING)
 
 
-def _print_file(output: Output, write: Callable[[bytes], None]) -> None:
-    """Print the errors' own file, which is where the task ran (perhaps shared with this host)."""
+def _file(output: Output) -> Iterator[bytes]:
+    """Yield the errors' own file, which may lie on a file system that this host shares."""
     spec = output.spec
     path = os.path.join(spec.cwd, expand_pattern(
         spec.error, job=output.job.id, index=output.task.index, name=spec.name, user=spec.owner,
         node=output.node, is_array=spec.is_array,
     ))  # fmt: skip
-    try:
-        with open(path, "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                write(piece)
-    except OSError as error:
-        common.complain(f"qlog: {path}: {error.strerror}; it is on node {output.node}")
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def _writer() -> Callable[[bytes], None]:

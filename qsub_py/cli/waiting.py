@@ -67,6 +67,7 @@ def tell_failure(info: JobInfo, command: str) -> None:
     if info.total > 1:
         how = f"{failed} of {info.total} tasks did not complete ({how})"
     why = f": {info.reason}" if info.reason else ""
+    why += "".join(f"; {name}: {sentence}" for name, sentence in [*info.unfit.items()][:1])
     common.hint(f"{command}: job {info.id}: {how}{why};"
                 f" see `qlog {info.id}`, `qstat -t {info.id}`")  # fmt: skip
 
