@@ -18,6 +18,7 @@ from benchmarks.rows import CONTENDERS, GROUPS, OURS, PEERS, Group
 from benchmarks.stage import Stage
 
 _QUICKER = 10
+_QUIET_LOAD = 0.7
 
 
 def main() -> None:
@@ -30,6 +31,10 @@ def main() -> None:
             print(profile(stage, groups[0], options.contender[0]))
             return
         host = report.machine()
+        if host["load_1m"] > _QUIET_LOAD:
+            print(
+                f"others work here (load {host['load_1m']}): compare ratios only", file=sys.stderr
+            )
         measured = measure(stage, groups, options.contender)
     if options.json:
         print(json.dumps(report.as_json(groups, measured, host), indent=2))
