@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 from keeper_driver import UID, Keeper, is_alive, is_stopped, wait_for
+from qsub_py.node.processes import all_pids
 
 PYTHON = [sys.executable, "-IS", "-c"]
 
@@ -147,14 +150,32 @@ def test_racing_daemons_are_killed(keeper: Keeper, tmp_path: Path) -> None:
     for pos in range(30):
         keeper.run([{"pos": pos}], argv=[*PYTHON, code])
     keeper.await_items(30)
-    cookie = f"QSUB_COOKIE={UID}.".encode()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and is_alive(int(entry)):
-            try:
-                data = Path(f"/proc/{entry}/environ").read_bytes()
-            except OSError:
-                continue
-            assert cookie not in data
+    assert not [pid for pid in all_pids() if is_alive(pid) and ours(pid, keeper)]
+
+
+def ours(pid: int, keeper: Keeper) -> bool:
+    """Whether a process was started by this keeper, as its environment says."""
+    node = zlib.crc32(str(keeper.node_dir).encode())
+    try:
+        data = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return re.search(rb"QSUB_COOKIE=%s\S*\.%08x\0" % (UID.encode(), node), data) is not None
+
+
+def test_nodes_on_one_host_leave_each_other_alone(keeper: Keeper, tmp_path: Path) -> None:
+    """The same token on two nodes (it cannot be, but for a test) has two cookies."""
+    other = Keeper(tmp_path / "other").start().connect()
+    try:
+        other.shell(f"touch {tmp_path}/up; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done")
+        wait_for((tmp_path / "up").exists)
+        keeper.shell("sleep 600")
+        keeper.send({"op": "kill", "slot": 0, "pos": None, "why": "w", "grace_s": 0})
+        assert keeper.await_item(0).state == "CANCELLED"
+        (tmp_path / "go").touch()
+        assert other.await_item(0).state == "COMPLETED"
+    finally:
+        other.stop()
 
 
 def test_daemon_is_killed_at_cancel(keeper: Keeper, tmp_path: Path) -> None:
