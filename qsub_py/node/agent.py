@@ -84,6 +84,7 @@ class Agent:
     def run(self) -> None:
         """Work until told to stop and nothing is left to do; Refused when the name is taken."""
         while not self._has_left():
+            self._hand.want()
             self._selector.select(self._pause_s())
             try:
                 self._turn()

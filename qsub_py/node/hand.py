@@ -33,6 +33,7 @@ class Hand:
     ) -> None:
         self._dir, self._argv, self._jobs, self._selector = node_dir, agent_argv, jobs, selector
         self.holding, self.outbox = Holding(), Outbox()
+        self._events = selectors.EVENT_READ
         self._keeper = self._connect()
 
     def listen(self) -> None:
@@ -41,6 +42,13 @@ class Hand:
             self._keeper.flush()
         for header, body in self._keeper.receive():
             self._heard(header, body)
+
+    def want(self) -> None:
+        """Let the selector wake us when the keeper takes more, if something waits for that."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._keeper.waiting else 0)
+        if events != self._events:
+            self._selector.modify(self._keeper, events)
+            self._events = events
 
     def replace(self) -> None:
         """Connect again, to the same keeper or a new one."""
@@ -98,7 +106,8 @@ class Hand:
             missing = held.open - self.told(slot)
             if missing:
                 self.outbox.add(Entry(held.batch, returned=sorted(missing)))
-        self._selector.register(keeper, selectors.EVENT_READ)
+        self._events = selectors.EVENT_READ
+        self._selector.register(keeper, self._events)
         return keeper
 
     def _reach(self) -> tuple[KeeperLink, list[tuple[Header, bytes]]]:
