@@ -16,7 +16,8 @@ local count, priority = tonumber(ARGV[5]), tonumber(ARGV[7])
 redis.call('SET', key('tok', ARGV[1]), id)
 redis.call('HSET', key('j', id), 'uid', ARGV[2], 'spec', ARGV[3], 'sig', ARGV[4], 'n', count,
   'cursor', 0, 'lane', ARGV[6], 'prio', priority, 'limit', ARGV[8], 'held', ARGV[9], 'open', ARGV[10],
-  'begin', ARGV[11], 'requeue', ARGV[13], 'token', ARGV[1], 'submitted', NOW,
+  'begin', ARGV[11], 'requeue', ARGV[13], 'token', ARGV[1], 'submitted', NOW, 'c1', '0', 'c2', '0', 'c3', '0', 'c4', '0', 'c5', '0', 'c6', '0',
+  'c7', '0', 'c8', '0', 'c9', '0', 'fate', '0', 'ended', '0', 'started', '0', 'rseq', '0', 'unfit', '0',
   'rank', string.format('%.0f', id - priority * 1099511627776))
 if ARGV[12] ~= '' then redis.call('HSET', key('j', id), 'fn', ARGV[12]) end
 for i = 15, #ARGV, 2 do redis.call('HSET', key('j', id), ARGV[i], ARGV[i + 1]) end

@@ -3,14 +3,17 @@ local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind'}
 local TEXT = {lane = true, uid = true, kind = true}
+local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
+  'open', 'begin', 'ended', 'started', 'rseq', 'unfit'}
 
 -- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
   local row = redis.pcall('HMGET', key('j', id), unpack(JOB))
   if row.err or not row[19] then return nil end
-  local j = {id = id}
+  local j = {id = id, was = {}}
   for i = 1, #JOB do
     if TEXT[JOB[i]] then j[JOB[i]] = row[i] or '' else j[JOB[i]] = tonumber(row[i] or 0) end
+    j.was[JOB[i]] = j[JOB[i]]
   end
   return j
 end
@@ -38,11 +41,17 @@ local function enlist(j)
   elseif redis.call('ZREM', lane, j.id) == 1 then rank_lane(j.lane) end
 end
 
+-- Write what changed: a number as text is dear, and most stay the same.
 local function save(j)
-  redis.call('HSET', key('j', j.id), 'n', j.n, 'cursor', j.cursor, 'c1', j.c1, 'c2', j.c2, 'c3', j.c3,
-    'c4', j.c4, 'c5', j.c5, 'c6', j.c6, 'c7', j.c7, 'c8', j.c8, 'c9', j.c9, 'held', j.held,
-    'fate', j.fate, 'open', j.open, 'begin', j.begin, 'ended', j.ended, 'started', j.started,
-    'rseq', j.rseq, 'unfit', j.unfit)
+  local changed = {}
+  for i = 1, #SAVED do
+    local field = SAVED[i]
+    if j[field] ~= j.was[field] then
+      changed[#changed + 1], changed[#changed + 2] = field, j[field]
+      j.was[field] = j[field]
+    end
+  end
+  if changed[1] then redis.call('HSET', key('j', j.id), unpack(changed)) end
 end
 
 -- A notice in the results stream: states changed without a result of their own.
@@ -75,6 +84,15 @@ local function states_of(id, first, count)
   return s
 end
 
+-- Write states. The string of a large array is made at once: one that grows has up to half of it
+-- to spare.
+local function put_states(j, first, text)
+  if j.n >= 4096 and j.open == 0 and redis.call('EXISTS', key('st', j.id)) == 0 then
+    redis.call('SETRANGE', key('st', j.id), j.n - 1, '\0')
+  end
+  redis.call('SETRANGE', key('st', j.id), first, text)
+end
+
 local function push_again(id, first, count, front)
   redis.call(front and 'LPUSH' or 'RPUSH', key('again', id), string.format('%.0f:%.0f', first, count))
 end
@@ -96,7 +114,7 @@ local function pass(j, to)
     local a, b = math.max(cut[i][1], at), math.min(cut[i][2], to - 1)
     if a <= b then
       if a > at then push_again(j.id, at, a - at, false) end
-      redis.call('SETRANGE', key('st', j.id), a, string.rep(string.char(CA * 16), b - a + 1))
+      put_states(j, a, string.rep(string.char(CA * 16), b - a + 1))
       at = b + 1
     end
   end
