@@ -56,6 +56,11 @@ class Scene:
     now: float
 
 
+def _refuse_later(_: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        raise SpecError(f"`--{option.name}` is not supported yet", hint="leave it out")
+
+
 @click.command("qstat", context_settings={"max_content_width": 100})
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @click.option("-u", "--user", metavar="USER", help="Jobs of this user (mine).")
@@ -77,6 +82,7 @@ class Scene:
     help="Columns: id,name,state or squeue's '%i %j %T'.",
 )
 @click.option("--noheader", is_flag=True, help="Leave the headings out.")
+@click.option("--tree", is_flag=True, hidden=True, expose_value=False, callback=_refuse_later)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common.options
 def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool, tasks: bool,

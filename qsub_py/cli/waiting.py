@@ -94,7 +94,7 @@ class _Poll:
         running, failed = job.counts.get(State.RUNNING, 0), failed_count(job)
         parts = [f"{running} running"] if running else []
         parts += [f"{failed} failed"] if failed else []
-        if not running and job.counts.get(State.PENDING) and render.is_terminal():
+        if not running and job.counts.get(State.PENDING) and render.is_terminal(sys.stderr):
             parts.append(f"waits: {self._reason(job)}")
         return ", ".join(parts)
 

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from env import Env, wait_until
+from qsub_py.cli import common
+from qsub_py.cli.main import COMMANDS, qsub_py
 from qsub_py.model import State
 
 
@@ -379,12 +382,17 @@ def test_completion(env: Env, here: Path) -> None:
     assert "--cpus" in done.stdout
 
 
-def test_every_command_has_help_and_version(env: Env, here: Path) -> None:
-    commands = ["qsub", "qstat", "qcancel", "qdel", "qhold", "qrls", "qwait", "qlog"]
-    commands += ["qresult", "qnode", "completion"]
-    for command in commands:
-        assert "Usage: " in env.run(command, "--help").stdout
-        assert "qsub_py" in env.run(command, "--version").stdout
-    assert "Usage: " in env.run("--help").stdout
+def test_every_command_has_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        command = qsub_py.get_command(click.Context(qsub_py), name)
+        assert command is not None
+        assert common.run(command, ["--help"]) == common.run(command, ["--version"]) == 0
+        shown = capsys.readouterr().out
+        assert f"Usage: {name}" in shown and f"{name} (qsub_py) " in shown
+
+
+def test_commands_by_their_verbs(env: Env, here: Path) -> None:
+    assert "qcancel" in env.run("--help").stdout
     assert env.run("stat").stderr.startswith("no active jobs")
+    assert env.run("release", 7, check=False).stderr == "qrls: there is no job 7\n"
     assert env.run("nonsense", check=False).returncode == 2
