@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -75,10 +76,15 @@ class Batch:
             return range(self.tasks["first"], self.tasks["first"] + self.tasks["count"])
         return [task["pos"] for task in self.tasks]
 
-    def cookie(self, pos: int) -> bytes:
-        """Return what marks the processes of a task in their environment."""
-        slot, uid, _, attempt, epoch = self.key
-        return f"{uid}.{pos}.{attempt}.{epoch}.{slot}".encode()
+
+def task_cookie(key: Key, pos: int, node_dir: str) -> bytes:
+    """Return what marks the processes of a task in their environment.
+
+    The node's directory is in it, so that nodes on one host never take another's for theirs.
+    """
+    slot, uid, _, attempt, epoch = key
+    node = zlib.crc32(os.fsencode(node_dir))
+    return f"{uid}.{pos}.{attempt}.{epoch}.{slot}.{node:08x}".encode()
 
 
 class Run(Protocol):

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
+from qsub_py.node.batch import task_cookie
 from qsub_py.node.ledger import Entry, Key, Ledger, Report, unpack_positions
 from qsub_py.node.processes import all_pids, boot_id, cookie_of, send_signal, stat_of
 from qsub_py.node.tickets import MARK_LAYOUT
@@ -24,7 +25,7 @@ def recover(ledger: Ledger, records: Iterable[tuple[Header, bytes]], node_dir: s
     for header, body in records:
         _REPLAY[header["op"]](ledger, header, body)
     rebooted = ledger.boot_id not in ("", boot_id())
-    left = 0 if rebooted else _kill_leftovers(ledger)
+    left = 0 if rebooted else _kill_leftovers(ledger, node_dir)
     why = "the host rebooted" if rebooted else "the keeper died"
     if left:
         why += f"; {left} processes could not be killed"
@@ -64,15 +65,14 @@ def _begun_calls(entry: Entry) -> dict[int, float]:
     return {pos: start for pos in positions[: index + 1] if pos in entry.open}
 
 
-def _kill_leftovers(ledger: Ledger) -> int:
+def _kill_leftovers(ledger: Ledger, node_dir: str) -> int:
     """Kill all processes of the earlier keeper's tasks and runners; return how many stay."""
     cookies = {cookie.encode() for cookie in ledger.runners}
     sessions: set[int] = set()
     for entry in ledger.entries.values():
         if not entry.running:
             continue
-        slot, uid, _, attempt, epoch = entry.key
-        cookies.add(f"{uid}.{entry.running['pos']}.{attempt}.{epoch}.{slot}".encode())
+        cookies.add(task_cookie(entry.key, entry.running["pos"], node_dir))
         pid, start = entry.running.get("pid"), entry.running.get("pid_start")
         found = stat_of(pid) if pid else None
         if found is not None and found[3] == start:

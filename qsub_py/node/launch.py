@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from typing import Any
 
-from qsub_py.node.batch import Batch, Unfit, environment, excuse
+from qsub_py.node.batch import Batch, Unfit, environment, excuse, task_cookie
 from qsub_py.node.processes import COOKIE, Tree, find_program
 from qsub_py.node.workplace import Reaped, Workplace
 
@@ -51,7 +51,7 @@ class Launcher:
         env = self._env
         if task.get("env"):
             env = {**env, **environment(task["env"])}
-        cookie = self._batch.cookie(task["pos"])
+        cookie = task_cookie(self._batch.key, task["pos"], self._place.node_dir)
         before = os.umask(common["umask"])
         opened: list[int] = []
         try:

@@ -26,6 +26,8 @@ _KTHREADD = 2
 _PR_SET_CHILD_SUBREAPER = 36
 #: Look at single pids in a range this wide; beyond it listing /proc is cheaper.
 _NARROW = 256
+#: So long the pids cannot have come round (32,768 of them at least).
+_YOUNG_S = 1.0
 #: On a machine that forks without pause the search must end all the same.
 _LOOKS = 100
 _ALL_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
@@ -144,6 +146,15 @@ class ForkMeter:
     def __init__(self) -> None:
         self._fd = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
         self.spawned = 0
+        self._own: dict[int, int] = {}
+
+    def spawned_one(self, pid: int) -> None:
+        """Note a spawn of ours."""
+        self.spawned += 1
+        self._own[pid] = self.spawned
+        if len(self._own) > 4 * _NARROW:
+            for old in list(self._own)[: 2 * _NARROW]:
+                del self._own[old]
 
     def last_pid(self) -> int:
         """Return the pid given out last."""
@@ -154,7 +165,10 @@ class ForkMeter:
         last = self.last_pid()
         if last - pid == self.spawned - ordinal:
             return last, ()
-        return last, self.between(pid, last)
+        pids = self.between(pid, last)
+        if isinstance(pids, range):
+            return last, [one for one in pids if self._own.get(one, 0) <= ordinal]
+        return last, pids
 
     @staticmethod
     def between(pid: int, last: int) -> Sequence[int]:
@@ -173,6 +187,7 @@ class Tree:
         self._meter = meter
         self._ordinal = meter.spawned
         self._keeper = os.getpid()
+        self._born = time.monotonic()
 
     def members(self) -> list[tuple[int, int]]:
         """Return (pid, start) of all its live processes."""
@@ -180,10 +195,10 @@ class Tree:
 
     def leftovers(self) -> list[tuple[int, int]]:
         """Return some of what outlived the main process; cheap when it never forked."""
+        if time.monotonic() - self._born > _YOUNG_S:
+            return self.members()
         last, pids = self._meter.since(self.pid, self._ordinal)
-        if not pids or (isinstance(pids, range) and not any(map(self._may_be_root, pids))):
-            return []
-        return self._search(last, pids)
+        return self._search(last, pids) if any(map(self._may_be_root, pids)) else []
 
     def _may_be_root(self, pid: int) -> bool:
         """Whether it may be the oldest of what is left: alive it is our child by now.

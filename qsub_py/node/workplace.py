@@ -89,7 +89,7 @@ class Children:
         """Start a process with descriptors {target: source}, input from /dev/null; see `spawn`."""
         pairs = [(self._null, 0), *((source, target) for target, source in moves.items())]
         pid = spawn(argv, env, path=path, moves=pairs)
-        self.meter.spawned += 1
+        self.meter.spawned_one(pid)
         self._owners[pid] = reaped
         return Tree(self.meter, pid, cookie)
 
