@@ -26,6 +26,8 @@ LEAST_WIDTH = 40
 #: Columns that may be cut to fit the terminal, and how far.
 _SHRINKS = frozenset({"NAME", "NODELIST(REASON)", "REASON", "FEATURES", "RESULT", "JOBID"})
 _SHRINKS_TO = 16
+#: rich lays out about 2,000 rows a second.
+_MOST_RICH_ROWS = 500
 _STYLES = {
     "R": "green", "CG": "green", "CD": "dim", "PD": "yellow", "S": "yellow",
     "F": "red", "TO": "red", "OOM": "red", "NF": "red", "DF": "red", "CA": "dim",
@@ -53,7 +55,8 @@ def is_terminal(stream: TextIO | None = None) -> bool:
 
 def show(table: Table, *, header: bool = True) -> None:
     """Print a table to standard output: coloured on a terminal, plain text elsewhere."""
-    if is_terminal() and os.environ.get("TERM") != "dumb":
+    is_plain = not is_terminal() or os.environ.get("TERM") == "dumb"
+    if not is_plain and len(table.rows) <= _MOST_RICH_ROWS:
         console = _console(sys.stdout)
         console.width = max(console.width, _least_width(table))
         console.print(_rich(table, header=header))

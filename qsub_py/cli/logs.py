@@ -41,6 +41,8 @@ _FAILED_TAIL_BYTES = 16384
 _ALL_KEPT_BYTES = 8 * 1024 * 1024 - 16384
 #: A piece as the node sends it; a smaller one is the newest.
 _PIECE_BYTES = 256 * 1024
+#: How often a waiting task is looked at.
+_LOOK_EVERY_S = 0.5
 #: How long a node may take to begin sending.
 _SILENCE_S = 5.0
 
@@ -99,13 +101,16 @@ def _task(client: Client, job: JobInfo, position: int) -> TaskInfo:
 
 def _await_start(client: Client, job: JobInfo, position: int) -> TaskInfo:
     """Return the task as soon as it runs or has ended."""
-    pause = 0.02
+    pause, is_told = 0.02, False
     while True:
         (state, _), *_rest = client.ask(lambda store: store.states(job.id, position, 1))
         if state is not State.PENDING:
             return _task(client, job, position)
         time.sleep(pause)
-        pause = min(pause * 1.5, 0.5)
+        pause = min(pause * 1.5, _LOOK_EVERY_S)
+        if pause == _LOOK_EVERY_S and not is_told:
+            common.hint(f"qlog: job {job.id} waits; `qstat --why {job.id}` says why")
+            is_told = True
 
 
 class _Printer:

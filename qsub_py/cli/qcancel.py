@@ -32,6 +32,9 @@ class Tally:
     code: int = 0
     orders: list[Order] = field(default_factory=list)
     jobs: list[int] = field(default_factory=list)
+    #: Tasks that waited, tasks that ran.
+    cancelled: int = 0
+    running: int = 0
 
 
 @click.command("qcancel")
@@ -64,6 +67,7 @@ def qcancel(jobs: tuple[str, ...], name: tuple[str, ...], state: str | None, use
             _cancel(client, narrowed, tally)
         else:
             _send(client, narrowed, number, tally)
+    _tell(tally)
     _confirm(client, tally)
     if wait:
         for job in tally.jobs:
@@ -104,10 +108,17 @@ def _cancel(client: Client, picked: Picked, tally: Tally) -> None:
     tally.jobs.append(job.id)
     if not reply.cancelled and not reply.running:
         common.complain(f"qcancel: {picked.shown} have ended already")
-    parts = [f"{reply.cancelled} waiting cancelled"] if reply.cancelled else []
-    parts += [f"{reply.running} running told to end"] if reply.running else []
+    tally.cancelled += reply.cancelled
+    tally.running += reply.running
+
+
+def _tell(tally: Tally) -> None:
+    """Tell a person what was done."""
+    parts = [f"{tally.cancelled} waiting cancelled"] if tally.cancelled else []
+    parts += [f"{tally.running} running told to end"] if tally.running else []
     if parts:
-        common.hint(f"qcancel: job {job.id}: {', '.join(parts)}")
+        jobs = f"job {tally.jobs[0]}" if len(tally.jobs) == 1 else f"{len(tally.jobs)} jobs"
+        common.hint(f"qcancel: {jobs}: {', '.join(parts)}")
 
 
 def _send(client: Client, picked: Picked, number: int, tally: Tally) -> None:
