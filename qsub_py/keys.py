@@ -31,6 +31,7 @@ an old schema is never misread. The Lua files build the same names from the pref
     orders:<uid>     hash    sequence number -> order (JSON), until acknowledged
     inbox:<uid>      list    a hint that there is something to claim or obey
     idle             zset    nodes that wait for work
+    lapsing          set     lapsed nodes that still hold batches
     rec              set     nodes that must reconcile before a recovery is over
     log:<name>       stream  a live log somebody follows (expires)
 """

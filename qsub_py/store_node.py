@@ -20,6 +20,7 @@ Chunk = tuple[int, int, bytes, bytes]
 
 #: The codes of a report beside the ends of model.State.
 LOST, RETURNED = 15, 14
+_PAGE_TASKS = 1024
 
 
 class Refused(QsubError):
@@ -152,15 +153,17 @@ class NodeStore(StoreCore):
         """Compare what the node holds; returns slot -> mask, b"1" where a task is still its own."""
         masks: dict[int, bytes] = {}
         slots = ",".join(str(b.slot) for b in batches)
-        pages = [batches[at : at + 64] for at in range(0, len(batches), 64)] or [[]]
-        for number, page in enumerate(pages, 1):
+        pages = _pages(batches)
+        while pages:
+            page = pages.pop(0)
             words: list[Argument] = []
             for b in page:
                 gpus = ",".join(map(str, b.gpus))
                 words += [b.slot, b.job, b.uid, b.first, b.count, f"{b.attempt}:{b.epoch}:{gpus}"]
-            last = int(number == len(pages))
-            reply = _accepted(self._call("reconcile", *self._me(), last, slots, *words))
-            masks |= {b.slot: mask for b, mask in zip(page, reply[1:], strict=True)}
+            reply = self._call("reconcile", *self._me(), int(not pages), slots, *words)
+            masks |= {b.slot: m for b, m in zip(page, _accepted(reply)[1:], strict=True)}
+            if reply[0] == b"more":
+                pages.append([])
         return masks
 
     def report_and_claim(
@@ -209,7 +212,8 @@ class NodeStore(StoreCore):
 
     def bye(self) -> None:
         """Leave for good."""
-        _accepted(self._call("bye", *self._me()))
+        while _accepted(self._call("bye", *self._me()))[0] == b"more":
+            pass
 
     def log_wanted(self, name: str) -> bool:
         """Whether somebody still follows this live log."""
@@ -220,6 +224,19 @@ class NodeStore(StoreCore):
         key = self.keys.log(name)
         words = [word for pair in fields.items() for word in pair]
         self.link.pipeline([("XADD", key, "*", *words), ("PEXPIRE", key, 60_000)])
+
+
+def _pages(batches: Sequence[Batch]) -> list[list[Batch]]:
+    """Return the batches in pages of what one script looks at; at least one page."""
+    pages: list[list[Batch]] = [[]]
+    tasks = 0
+    for batch in batches:
+        if pages[-1] and (len(pages[-1]) == 32 or tasks + batch.count > _PAGE_TASKS):
+            pages.append([])
+            tasks = 0
+        pages[-1].append(batch)
+        tasks += batch.count
+    return pages
 
 
 def _accepted(reply: list[bytes]) -> list[bytes]:

@@ -70,13 +70,15 @@ end
 
 local function next_fresh(j, k)
   local stop = j.n
-  local cut = intervals(j.id)
-  for i = 1, #cut do
-    if cut[i][1] <= j.cursor and j.cursor <= cut[i][2] then
-      redis.call('SETRANGE', key('st', j.id), j.cursor,
-        string.rep(string.char(CA * 16), cut[i][2] - j.cursor + 1))
-      j.cursor = cut[i][2] + 1
-    elseif cut[i][1] > j.cursor and cut[i][1] < stop then stop = cut[i][1] end
+  j.cut = j.cut or intervals(j.id)
+  while j.cut[1] do
+    local a, b = j.cut[1][1], j.cut[1][2]
+    if a > j.cursor then stop = math.min(stop, a) break end
+    if b >= j.cursor then
+      put_states(j, j.cursor, string.rep(string.char(CA * 16), b - j.cursor + 1))
+      j.cursor = b + 1
+    end
+    table.remove(j.cut, 1)
   end
   local n = math.min(k, stop - j.cursor)
   if n <= 0 then return nil end
@@ -84,7 +86,9 @@ local function next_fresh(j, k)
   return j.cursor - n, n, 1
 end
 
--- Taking a range costs the same however long it is, so a claim may be for several slices.
+-- Taking a range costs the same however long it is, so a claim may be for several slices; a batch
+-- costs up to 40 microseconds.
+local MOST_BATCHES = 64
 local jobs, changed, batches, budget, unsure = {}, {}, {}, 4 * SLICE, false
 local function cached(id)
   if not jobs[id] then jobs[id] = load(id) end
@@ -139,7 +143,7 @@ local function take(j, need)
     unsure = true
     return false
   end
-  redis.call('SETRANGE', key('st', j.id), first, string.rep(string.char(16 + math.min(attempt, 15)), count))
+  put_states(j, first, string.rep(string.char(16 + math.min(attempt, 15)), count))
   j.c1 = j.c1 + count
   if j.started == 0 then j.started = NOW end
   budget = budget - count
@@ -160,7 +164,7 @@ local from = tonumber(redis.call('HGET', key('node', uid), 'lane_from') or 0)
 local lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
 local i = 1
 if node.state == 'up' then
-  while i <= #lanes and #batches < math.min(most, SLICE) and budget > 0 and node.cpus_free > 0 do
+  while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j = fits(need, node) and head(lanes[i])
     local good, took = false, nil
@@ -183,7 +187,7 @@ save_free(node)
 -- With room left the node is idle from now on, so that whatever comes wakes it; `at_end` says
 -- that nothing is left to look at now.
 local has_room = #batches < most and node.state == 'up'
-local at_end = has_room and budget > 0 and #batches < SLICE and #lanes < 64 and not unsure
+local at_end = has_room and budget > 0 and #batches < MOST_BATCHES and #lanes < 64 and not unsure
 redis.call('HSET', key('node', uid), 'lane_from', (has_room and #lanes == 64 and i > 64) and from + 64 or 0)
 if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
 local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')

@@ -49,4 +49,5 @@ redis.call('HSET', P .. 'names', name, uid)
 redis.call('ZADD', P .. 'nodes', SERVED + LEASE_MS, uid)
 redis.call('SADD', P .. 'known', uid)
 redis.call('ZREM', P .. 'idle', uid)
+redis.call('SREM', P .. 'lapsing', uid)
 return {'ok', inc, EPOCH, NOW, LEASE_MS, redis.call('SCARD', P .. 'rec')}

@@ -5,6 +5,7 @@
 -- ARGV  node uid, incarnation, run id, is last page (0 or 1), all slots it holds ("3,4"),
 --       then groups of 6: slot, job, uid, first, count, "attempt:epoch:gpus"
 -- Returns {'ok', mask, ...}, a string of '1' (still yours) and '0' (stop it) for each batch;
+--         {'more', mask, ...}: there is more to drop, send the last page again without groups;
 --         {'RUNID'} or {'FENCED'}: say hello first.
 -- Replay: what was taken back is the node's, what was dropped is gone; nothing changes.
 --- @include head job node batch
@@ -45,7 +46,7 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus)
   end
   mask = table.concat(mask)
   if taken > 0 then
-    redis.call('SETRANGE', key('st', j.id), first, table.concat(out))
+    put_states(j, first, table.concat(out))
     j.c1 = j.c1 + taken
     local lane = parse_lane(j.lane)
     book_batch(uid, {slot = slot, job = j.id, first = first, count = count, attempt = attempt, epoch = epoch,
@@ -83,11 +84,16 @@ for i = 6, #ARGV, 6 do
   end
 end
 if ARGV[4] == '1' then
-  local slots = redis.call('HKEYS', key('slots', uid))
+  local slots, holds, dropped = redis.call('HKEYS', key('slots', uid)), {}, 0
+  for slot in string.gmatch(ARGV[5], '%d+') do holds[slot] = true end
   for i = 1, #slots do
-    if not has(ARGV[5], slots[i]) then drop_batch(uid, load_batch(uid, slots[i]), RETURNED, node) end
+    if not holds[slots[i]] and dropped < MOST_DROPPED then
+      local b = load_batch(uid, slots[i])
+      dropped = dropped + cost(b)
+      drop_batch(uid, b, RETURNED, node)
+    end
   end
-  redis.call('SREM', P .. 'rec', uid)
+  if dropped >= MOST_DROPPED then reply[1] = 'more' else redis.call('SREM', P .. 'rec', uid) end
 end
 save_free(node)
 return reply

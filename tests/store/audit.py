@@ -45,6 +45,19 @@ class _Held:
         ]
 
 
+def _codes(row: dict[str, str], data: bytes) -> bytes:
+    """Return the state code of each task, as what is known of the whole job makes it."""
+    cursor, fate = int(row["cursor"]), int(row["fate"])
+    given_up = {_PD: fate, _R: _CG} if fate else {}
+    shown = bytes(given_up.get(byte // 16, byte // 16) for byte in range(256))
+    codes = bytearray(data.translate(shown))
+    for part in filter(None, row.get("cx", "").split(",")):
+        first, last = map(int, part.split("-"))
+        first = max(first, cursor)
+        codes[first : last + 1] = bytes([_CA]) * max(0, last + 1 - first)
+    return bytes(codes)
+
+
 class Audit:
     """One look at all keys."""
 
@@ -74,48 +87,41 @@ class Audit:
 
     def _job(self, job: str) -> list[str]:
         row, found = self.hashes[f"j:{job}"], []
-        n, cursor, fate = (int(row.get(name, 0)) for name in ("n", "cursor", "fate"))
+        n, cursor = int(row["n"]), int(row["cursor"])
         data = self.keys.get(f"st:{job}", b"").ljust(n, b"\0")
         if any(data[cursor:]):
             found.append(f"job {job} has states past its cursor {cursor}")
-        cut = [tuple(map(int, p.split("-"))) for p in row.get("cx", "").split(",") if p]
-        states = [
-            self._state(at, byte, cursor, fate, cut) for at, byte in enumerate(data[:n])
-        ]
-        counts = Counter(states)
+        codes = _codes(row, data)
+        counts = Counter(codes)
         for code in range(1, 10):
             if counts[code] != int(row.get(f"c{code}", 0)):
                 found.append(f"job {job}: c{code} is {row.get(f'c{code}')}, counted {counts[code]}")
-        found += self._held_once(job, data, states)
-        found += self._again(job, data, states, cursor)
-        is_over = row["open"] == "0" and not counts[_PD] + counts[_R] + counts[_CG]
-        if is_over != (row.get("ended", "0") != "0"):
-            found.append(f"job {job}: over {is_over}, ended {row.get('ended')}")
-        for name, wanted in (("active", not is_over), ("ended", is_over)):
-            if (job in self.hashes.get(name, {})) != wanted:
-                found.append(f"job {job} in {name}: {not wanted}")
+        found += self._held_once(job, data, codes)
+        found += self._again(job, codes[:cursor])
+        return found + self._places(job, row, counts)
+
+    def _places(self, job: str, row: dict[str, str], counts: Counter[int]) -> list[str]:
+        """Whether it is among the active, the ended, and in its lane, as it should."""
+        running = counts[_R] + counts[_CG]
+        is_over = row["open"] == "0" and not counts[_PD] + running
         is_ready = (
-            counts[_PD] > 0 and row["held"] == "0" and not fate and row["begin"] == "0"
-            and (row["limit"] == "0" or counts[_R] + counts[_CG] < int(row["limit"]))
+            counts[_PD] > 0 and row["held"] == "0" and row["fate"] == "0" and row["begin"] == "0"
+            and (row["limit"] == "0" or running < int(row["limit"]))
         )  # fmt: skip
-        if (job in self.hashes.get(f"lane:{row['lane']}", {})) != is_ready:
-            found.append(f"job {job} ready {is_ready}, in its lane {not is_ready}")
+        wanted = {"active": not is_over, "ended": is_over, f"lane:{row['lane']}": is_ready}
+        found = [
+            f"job {job} should {'' if is_in else 'not '}be in {name}"
+            for name, is_in in wanted.items()
+            if (job in self.hashes.get(name, {})) != is_in
+        ]
+        if is_over != (row["ended"] != "0"):
+            found.append(f"job {job}: over {is_over}, ended {row['ended']}")
         return found
 
-    def _state(
-        self, at: int, byte: int, cursor: int, fate: int, cut: list[tuple[int, ...]]
-    ) -> int:
-        code = byte // 16
-        if at >= cursor and any(a <= at <= b for a, b in cut):
-            return _CA
-        if fate and code < _CG:
-            return fate if code == _PD else _CG
-        return code
-
-    def _held_once(self, job: str, data: bytes, states: list[int]) -> list[str]:
+    def _held_once(self, job: str, data: bytes, codes: bytes) -> list[str]:
         found, holders = [], Counter[int]()
-        on = Counter(b.node for b in self.held if b.job == job)
-        for batch in (b for b in self.held if b.job == job):
+        mine = [b for b in self.held if b.job == job]
+        for batch in mine:
             nibble = min(batch.attempt, 15)
             own = [
                 p for p in batch.positions()
@@ -124,20 +130,21 @@ class Audit:
             holders.update(own)
             if len(own) != batch.left or not own:
                 found.append(f"slot {batch.slot} of {batch.node} has {own}, left {batch.left}")
-        for position, code in enumerate(states):
-            if (code in (_R, _CG)) != (holders[position] == 1) or holders[position] > 1:
-                found.append(f"task {job}_{position} in state {code}: {holders[position]} holders")
-        known = {node: int(k) for node, k in self.hashes.get(f"on:{job}", {}).items()}
-        if known != on:
+        running = {p for p, code in enumerate(codes) if code in (_R, _CG)}
+        for position in sorted(running ^ holders.keys()):
+            found.append(f"task {job}_{position} is {codes[position]}: held {holders[position]}")
+        found += [f"task {job}_{p} is held {k} times" for p, k in holders.items() if k > 1]
+        on, known = Counter(b.node for b in mine), self.hashes.get(f"on:{job}", {})
+        if {node: int(k) for node, k in known.items()} != on:
             found.append(f"on:{job} is {known}, counted {dict(on)}")
         return found
 
-    def _again(self, job: str, data: bytes, states: list[int], cursor: int) -> list[str]:
-        waits = set()
+    def _again(self, job: str, codes: bytes) -> list[str]:
+        known = bytearray(len(codes))
         for entry in self.keys.get(f"again:{job}", []):
             first, count = map(int, entry.split(":"))
-            waits.update(range(first, first + count))
-        lost = [p for p in range(cursor) if states[p] == _PD and p not in waits]
+            known[first : first + count] = b"\1" * count
+        lost = [p for p, code in enumerate(codes) if code == _PD and not known[p]]
         return [f"tasks {lost} of job {job} wait, but nobody will find them"] if lost else []
 
     def _node(self, uid: str) -> list[str]:

@@ -196,7 +196,7 @@ def test_stale_entries_of_again_are_skipped(cluster: Cluster) -> None:
     """More than 64 entries of tasks that ended meanwhile: the next claim goes on."""
     node = cluster.node(cpus=200)
     job = cluster.submit(200)
-    for batch in node.claim(200):
+    for batch in node.claim_all():
         node.end(batch, RETURNED)
     cluster.store.cancel(job, [(1, 199)], by="ann")
     asked = node.ask()

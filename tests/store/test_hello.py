@@ -64,6 +64,7 @@ def test_bye_all_keys(cluster: Cluster) -> None:
     assert changed == {
         "st:1": b"\1\1\1", "j:1/c1": "0", "again:1": ["0:3"], "on:1/uid-a": None,
         "slots:uid-a/1": None, "nodes/uid-a": None, "orders:uid-a/1": None, "inbox:uid-a": None,
+        "node:uid-a/cpus_free": "2", "node:uid-a/mem_free": str(4 * GB),
         "node:uid-a/state": "down", "node:uid-a/reason": "", "node:uid-a/stopped": str(START_MS),
     }  # fmt: skip
     before = cluster.dump()

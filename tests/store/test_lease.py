@@ -107,14 +107,56 @@ def test_no_requeue_stays_with_its_node(cluster: Cluster) -> None:
 def test_swept_in_slices(cluster: Cluster) -> None:
     node, other = cluster.node("a", cpus=600), cluster.node("b")
     job = cluster.submit(600)
-    while node.claim(600):
-        pass
+    node.claim_all()
     assert cluster.states(job).split().count("R") == 600
     for _ in range(20):
         cluster.serve(3)
         other.store.renew([])
-    assert [cluster.call("sweep") for _ in range(4)] == [[1, 0], [1, 0], [0, 0], [0, 0]]
+    assert cluster.call("sweep") == [1, 0]
+    taken = cluster.states(job).split().count("PD")
+    assert 0 < taken < 600
+    with pytest.raises(Refused):
+        node.store.renew([])
+    while cluster.call("sweep")[0]:
+        pass
     assert cluster.states(job).split().count("PD") == 600
+
+
+def test_back_before_all_was_taken(cluster: Cluster) -> None:
+    node, other = cluster.node("a", cpus=600), cluster.node("b")
+    job = cluster.submit(600)
+    node.claim_all()
+    for _ in range(20):
+        cluster.serve(3)
+        other.store.renew([])
+    cluster.call("sweep")
+    assert [b.attempt for b in other.claim(1)] == [2]
+    masks = node.join()
+    assert sorted(masks.values()) == [b"0"] + [b"1"] * 599
+    assert cluster.call("sweep") == [0, 0]
+    assert cluster.states(job).split().count("R") == 600
+
+
+def test_bye_in_slices(cluster: Cluster) -> None:
+    node = cluster.node(cpus=600)
+    job = cluster.submit(600)
+    node.claim_all()
+    node.store.bye()
+    assert cluster.states(job).split().count("PD") == 600
+
+
+def test_reconcile_in_slices(cluster: Cluster) -> None:
+    node, other = cluster.node("a", cpus=600), cluster.node("b")
+    job = cluster.submit(601)
+    node.claim_all()
+    [kept, *_] = node.held.values()
+    node.held = {kept.slot: kept}
+    cluster.restart()
+    other.join()
+    assert other.ask().must_wait
+    assert node.join() == {kept.slot: b"1"}
+    assert cluster.states(job).split().count("R") == 1
+    assert len(other.claim()) == 1
 
 
 def some_lapse(cluster: Cluster, lapsed: int, total: int) -> list[Node]:

@@ -125,19 +125,23 @@ local function left_batch(uid, b, j, node, again, was_ready)
   if again > 0 or not was_ready then offer(j) end
 end
 
+-- What one script may drop: a task costs one, a batch about as much as eight.
+local function cost(b) return b.count + 8 end
+local MOST_DROPPED = 512
+
 -- Take a whole batch away from a node (lease lapsed, or the agent does not know it). Damaged keys
 -- of one job must not keep the others' work from moving on.
 local function drop_batch(uid, b, code, node)
   local j = load(b.job)
-  local was_ready = j and is_ready(j)
-  local good, _, ended, again
-  if j then good, _, ended, again = pcall(leave, j, b, string.rep(string.char(code), b.count)) end
+  local good = j and pcall(function()
+    local was_ready = is_ready(j)
+    local _, ended, again = leave(j, b, string.rep(string.char(code), b.count))
+    b.left = 0
+    if ended > 0 then notice(j) end
+    left_batch(uid, b, j, node, again, was_ready)
+  end)
   if not good then
-    pcall(free_batch, uid, b, node)
     redis.call('HDEL', key('slots', uid), b.slot)
-    return
+    pcall(free_batch, uid, b, node)
   end
-  b.left = 0
-  if ended > 0 then notice(j) end
-  left_batch(uid, b, j, node, again, was_ready)
 end

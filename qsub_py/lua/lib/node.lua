@@ -59,16 +59,20 @@ local function room(need, node)
   return n
 end
 
+-- Idle nodes, loaded once a script; lanes that no node left in `idle` fits.
+local idle_node, served_lane = {}, {}
+
 -- Wake as many idle nodes that fit as there are tasks that may start; each leaves `idle` in the
 -- same breath.
 local function offer(j)
-  if not is_ready(j) then return end
+  if not is_ready(j) or served_lane[j.lane] then return end
   local need, tasks = parse_lane(j.lane), pending(j)
   if j.limit > 0 then tasks = math.min(tasks, j.limit - j.c1 - j.c2) end
   local idle = redis.call('ZRANGE', P .. 'idle', 0, SLICE - 1)
   for i = 1, #idle do
     if tasks <= 0 then return end
-    local node = load_node(idle[i])
+    local node = idle_node[idle[i]] or load_node(idle[i])
+    idle_node[idle[i]] = node
     if not node then redis.call('ZREM', P .. 'idle', idle[i])
     elseif node.state == 'up' and fits(need, node)
       and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), idle[i]) == 1) then
@@ -77,6 +81,7 @@ local function offer(j)
       tasks = tasks - room(need, node)
     end
   end
+  if tasks > 0 and j.unfit == 0 then served_lane[j.lane] = true end
 end
 
 -- An order is state with a number, kept until the node says that it obeyed.
