@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from typing import Any
@@ -51,7 +52,7 @@ class UnixConnection:
     def connect(self) -> None:
         """Connect and authenticate; OSError, Refusal."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(self._timeout_s)
+        self._wait_at_most(self._timeout_s)
         self._socket.connect(self._path)
         self._file = BufferedReader(socket.SocketIO(self._socket, "r"), 65536)
         if self._password:
@@ -82,21 +83,27 @@ class UnixConnection:
 
     def read(self, timeout_s: float | None) -> Any:
         """Return the next reply (bytes, int, None, lists), waiting as long as told."""
-        assert self._socket is not None
         if timeout_s is None:
             return self._reply()
-        self._socket.settimeout(timeout_s)
+        self._wait_at_most(timeout_s)
         try:
             return self._reply()
         finally:
             if self._socket is not None:
-                self._socket.settimeout(self._timeout_s)
+                self._wait_at_most(self._timeout_s)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Limit each wait in the kernel; Python's own timeouts cost a poll before each call."""
+        assert self._socket is not None
+        limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, limit)
 
     def _reply(self) -> Any:
         assert self._file is not None
-        line = self._file.readline()
+        line = self._file.readline() or b""
         if not line.endswith(b"\r\n"):
-            raise ConnectionError("the server closed the connection")
+            raise ConnectionError("it closed the connection, or was silent for too long")
         kind, text = line[:1], line[1:-2]
         if kind == b"$":
             size = int(text)
@@ -114,7 +121,7 @@ class UnixConnection:
 
     def _bytes(self, size: int) -> bytes:
         assert self._file is not None
-        data = self._file.read(size + 2)
+        data = self._file.read(size + 2) or b""
         if len(data) < size + 2:
-            raise ConnectionError("the server closed the connection")
+            raise ConnectionError("it closed the connection, or was silent for too long")
         return data[:-2]

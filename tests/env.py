@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qsub_py import config, server
+from qsub_py import calls, client, config, server
 from qsub_py.model import JobInfo, State
 from qsub_py.node import local
 from qsub_py.reach import endpoint
@@ -124,7 +124,11 @@ class Env:
             return wait_until(there, timeout_s=timeout_s, what=f"job {job} is {state.name}")
 
     def close(self) -> None:
-        """End everything."""
+        """End everything; the next test's Python API connects anew."""
+        for used in [*calls._executors.values()]:
+            used.shutdown(wait=False, cancel_futures=True)
+        calls._forget_after_fork()
+        client._forget_after_fork()
         for role in ("agent", "keeper"):
             for name in self.node_dirs:
                 with contextlib.suppress(OSError, ValueError):

@@ -21,7 +21,6 @@ from qsub_py.node import hardware
 from qsub_py.node.agent import Agent
 from qsub_py.node.local import agent_argv
 from qsub_py.node.settings import NodeSettings
-from qsub_py.node.waiter import Waiter
 from qsub_py.reach import endpoint
 from qsub_py.signing import Keyring
 from qsub_py.store_link import Link
@@ -73,12 +72,11 @@ def _make(node_dir: Path) -> Agent:
     link, waiting = _links(config)
     store = NodeStore(link, settings.cluster, settings.uid)
     _link_cloudpickle(node_dir)
-    waiter = Waiter(waiting, store.keys.inbox(settings.uid))
     return Agent(
         node_dir,
         settings,
         store,
-        waiter,
+        waiting,
         ring,
         shown=_shown(settings),
         pythons=(hardware.python_minor(),),

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import selectors
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from qsub_py.node.reports import Entry, ReportMaker
 from qsub_py.node.settings import NodeSettings
 from qsub_py.node.waiter import Waiter
 from qsub_py.signing import Keyring
+from qsub_py.store_link import Link
 from qsub_py.store_node import Chunk, NodeStore, Order, Refused
 
 log = logging.getLogger("qsub_py.agent")
@@ -35,7 +37,7 @@ log = logging.getLogger("qsub_py.agent")
 _RENEW_S = 2.0
 #: The inbox is only a hint: so often the node looks for work without one.
 _LOOK_S = 5.0
-_CLEAN_S = 600.0
+_CLEAN_S = 60.0
 #: The node stops itself this part of a lease before the server may give its work to others.
 _MARGIN = 1 / 12
 
@@ -53,7 +55,7 @@ class Agent:
         node_dir: Path,
         settings: NodeSettings,
         store: NodeStore,
-        waiter: Waiter,
+        waiting: Link,
         ring: Keyring,
         *,
         shown: dict[str, str],
@@ -62,7 +64,7 @@ class Agent:
         revive: Callable[[], object],
         retention_s: float,
     ) -> None:
-        self._dir, self._settings, self._store, self._waiter = node_dir, settings, store, waiter
+        self._dir, self._settings, self._store = node_dir, settings, store
         self._shown, self._pythons = shown, pythons
         self._revive, self._retention_s = revive, retention_s
         self._jobs = Jobs(store, ring, settings, node_dir)
@@ -76,7 +78,7 @@ class Agent:
         self._retry_s = 0.0
         self._next = dict.fromkeys(("join", "renew", "ping", "claim", "clean"), 0.0)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(waiter, selectors.EVENT_READ)
+        self._waiter = Waiter(waiting, store.keys.inbox(settings.uid), self._selector)
         self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector)
 
     # -- the loop --------------------------------------------------------------------------
@@ -85,8 +87,10 @@ class Agent:
         """Work until told to stop and nothing is left to do; Refused when the name is taken."""
         while not self._has_left():
             self._hand.want()
-            self._selector.select(self._pause_s())
+            ready = self._selector.select(self._pause_s())
             try:
+                if any(key.data is self._waiter for key, _ in ready):
+                    self._take_hint()
                 self._turn()
             except ConnectionError:
                 self._hand.replace()
@@ -100,11 +104,13 @@ class Agent:
             except StoreError as error:
                 self._lose(error)
 
+    def _take_hint(self) -> None:
+        hint = self._waiter.hint()
+        self._wants_claim = self._wants_claim or hint == b"1"
+        self._wants_renewal = self._wants_renewal or hint == b"2"
+
     def _turn(self) -> None:
         self._hand.listen()
-        hints = self._waiter.rang()
-        self._wants_claim = self._wants_claim or b"1" in hints
-        self._wants_renewal = self._wants_renewal or b"2" in hints
         if self._due("ping", _RENEW_S):
             self._hand.ping()
         if not self._is_joined:
@@ -113,6 +119,7 @@ class Agent:
             return
         if self._due("claim", _LOOK_S):
             self._wants_claim = True
+            self._waiter.arm()
         self._exchange()
         if self._due("renew", _RENEW_S * random.uniform(0.9, 1.1)):
             self._renew()
@@ -144,6 +151,7 @@ class Agent:
             log.warning("%s", error)
         self._is_joined = False
         self._store.link.close()
+        self._waiter.disarm()
         self._retry_s = min(2.0, 2 * self._retry_s + 0.1)
         self._next["join"] = time.monotonic() + self._retry_s * random.uniform(0.5, 1.0)
 
@@ -166,6 +174,7 @@ class Agent:
         self._revive()
         self._say_hello()
         self._reconcile()
+        self._waiter.arm()
         self._hand.outbox.unsend()
         self._acked = []
         self._is_joined, self._retry_s, self._wants_claim = True, 0.0, True
@@ -245,17 +254,16 @@ class Agent:
         if (self._wants_claim or entries) and not self._leaving:
             most = max(0, self._settings.cpus - hand.holding.cpus())
         self._wants_claim = False
+        plain = [entry for entry in entries if not entry.unfit]
         for entry in entries:
             if entry.unfit:
                 self._store.give_back(entry.batch, entry.codes(), entry.unfit)
-                entry.sent_at = time.monotonic()
-        plain = [entry for entry in entries if not entry.unfit]
-        if not plain and not most:
+        if not entries and not most:
             return
         reports = [self._maker.report(entry) for entry in plain]
         accepted, claim = self._store.report_and_claim(reports, most, self._jobs.hints())
+        hand.outbox.sent(len(entries), time.monotonic())
         for entry, count in zip(plain, accepted, strict=True):
-            entry.sent_at = time.monotonic()
             if count < entry.tasks:
                 log.info("job %d: %d reports were stale", entry.batch.job, entry.tasks - count)
         if claim:
@@ -287,11 +295,14 @@ class Agent:
         in the store whole jobs when their retention is over."""
         if self._retention_s:
             self._store.purge(self._maker.offset_s + boottime() - self._retention_s)
+        held = {str(slot) for slot in self._hand.holding.slots}
         for name, days in (("out", 7), ("spool", 30), ("scratch", 30)):
             with os.scandir(self._dir / name) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):
-                        if entry.stat().st_mtime < time.time() - days * 86400:
+                        if name == "scratch" and entry.name not in held:
+                            shutil.rmtree(entry.path, ignore_errors=True)
+                        elif entry.stat().st_mtime < time.time() - days * 86400:
                             os.unlink(entry.path)
 
     # -- orders ----------------------------------------------------------------------------

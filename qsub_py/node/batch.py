@@ -14,6 +14,8 @@ from qsub_py.node.wire import Header
 
 #: A task that runs longer than this sends the rest of its batch back.
 LONG_S = 0.1
+#: So many jobs' common parts the agent tells by their keys before it begins anew.
+MOST_COMMONS = 1024
 
 
 class Unfit(Exception):
@@ -29,6 +31,28 @@ class Verdict:
     grace_s: float
 
 
+class Commons:
+    """What all batches of a job have in common: told once under a key, then by the key alone."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def of(self, header: Header) -> dict[str, Any]:
+        """Return the common part of a `run` order; raise KeyError when it was never told."""
+        key: str | None = header.get("common_key")
+        common: dict[str, Any] | None = header.get("common")
+        if key is None:
+            return header["common"]  # type: ignore[no-any-return]
+        if common is None:
+            return self._known[key]
+        self._known.pop(key, None)
+        self._known[key] = common
+        # Twice as many as the agent thinks that we know.
+        if len(self._known) > MOST_COMMONS * 2:
+            del self._known[next(iter(self._known))]
+        return common
+
+
 @dataclass(slots=True)
 class Batch:
     """One `run` order."""
@@ -37,6 +61,8 @@ class Batch:
     job: int
     kind: str
     common: dict[str, Any]
+    #: Variables that are not the whole job's: its attempt, devices, scratch directory.
+    env: dict[str, str]
     tasks: list[dict[str, Any]] | dict[str, int]
     chunks: list[list[int]]
     body: bytes
@@ -44,7 +70,7 @@ class Batch:
     entry: Entry = field(init=False)
 
     @classmethod
-    def from_header(cls, header: Header, body: bytes) -> Batch:
+    def from_header(cls, header: Header, body: bytes, commons: Commons) -> Batch:
         """Read a `run` frame; raise KeyError, TypeError or ValueError when it is malformed."""
         info = header["batch"]
         key = (header["slot"], info["uid"], info["first"], info["attempt"], info["epoch"])
@@ -54,7 +80,8 @@ class Batch:
             key=key,
             job=info["job"],
             kind=header["kind"],
-            common=header["common"],
+            common=commons.of(header),
+            env=header.get("env", {}),
             tasks=header["tasks"],
             chunks=header.get("chunks", []),
             body=body,

@@ -74,7 +74,12 @@ class CallRun:
         self._hold = Hold(runner.tree, now())
         self._ladder = Ladder(self._place, runner.tree, self._hold)
         self._place.ledger.marked(self.batch.entry, runner.mark_path, self._serial, self._positions)
-        runner.set_up(_order(self.batch, self._serial), self.batch.body)
+        order = _order(self.batch, self._serial)
+        dressed = (self.batch.uid, self.batch.attempt, tuple(self.batch.env.items()))
+        if runner.dressed != dressed:
+            order |= _dress(self.batch)
+            runner.dressed = dressed
+        runner.set_up(order, self.batch.body)
         return True
 
     def _first_look_s(self) -> float:
@@ -308,16 +313,22 @@ class CallRun:
 
 def _order(batch: Batch, serial: int) -> dict[str, Any]:
     """Return the header of the batch for the runner."""
-    common = batch.common
-    own = {k: v for k, v in common["env"].items() if k.startswith("QSUB_")}
     return {
         "serial": serial,
         "uid": batch.uid,
         "attempt": batch.attempt,
         "tasks": batch.tasks,
         "chunks": batch.chunks,
-        "fn_key": common["fn_key"],
-        "fn_path": common["fn_path"],
+        "fn_key": batch.common["fn_key"],
+        "fn_path": batch.common["fn_path"],
+    }
+
+
+def _dress(batch: Batch) -> dict[str, Any]:
+    """Return what the runner sets around the calls; told when the last batch's was another."""
+    common = batch.common
+    own = {k: v for k, v in (common["env"] | batch.env).items() if k.startswith("QSUB_")}
+    return {
         "env": own,
         "path": common.get("path") or [],
         "cwd": common["cwd"],

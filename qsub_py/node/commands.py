@@ -42,12 +42,16 @@ class CommandRun:
     def __init__(self, place: Workplace, batch: Batch, over: Over) -> None:
         self.batch = batch
         self._place = place
-        self._over = over
+        self._end = over
         assert isinstance(batch.tasks, list)
         allowed = batch.entry.open
         self._waiting: deque[Task] = deque(t for t in batch.tasks if t["pos"] in allowed)
         self._current: Running | None = None
         self._launcher = Launcher(place, batch)
+
+    def _over(self) -> None:
+        self._launcher.tidy(is_over=True)
+        self._end()
 
     def begin(self) -> None:
         """Start the next task when none runs and the fence allows; end when all are over."""
@@ -210,6 +214,8 @@ class CommandRun:
             state, why = OUT_OF_MEMORY
         if left:
             why += f"; {left} of its processes could not be killed"
+        if self._waiting:
+            self._launcher.tidy(is_over=False)
         path, size, part = current.output.settle()
         item = Item(
             pos=current.pos,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import shutil
 import time
 from pathlib import Path
 
@@ -96,6 +95,7 @@ class Hand:
         """Connect to the keeper, starting one if need be, and learn what it has."""
         before = self.holding.slots
         self.holding = Holding()
+        self._jobs.tell_again()
         keeper, frames = self._reach()
         for header, body in frames:
             if header["op"] == "state":
@@ -147,7 +147,7 @@ class Hand:
             log.warning("keeper: %s", header["text"])
 
     def _ended(self, header: Header, body: bytes) -> None:
-        if header["seq"] in self.outbox.seqs():
+        if self.outbox.knows(header["seq"]):
             return
         items = read_items(header, body)
         positions = [item.pos for item, _ in items]
@@ -158,9 +158,6 @@ class Hand:
         job = self._jobs.known(batch.uid)
         if job:
             job.learn(sum(item.end - item.start for item, _ in items), len(items))
-            if job.spec.kind == "command":
-                for position in positions:
-                    self._remove_scratch(f"{batch.uid}.{position}.{batch.attempt}")
 
     def _returned(self, header: Header) -> None:
         held = self.holding.slots.get(header["key"][0])
@@ -171,15 +168,6 @@ class Hand:
             job = self._jobs.known(held.batch.uid)
             if job:
                 job.hint = 1
-
-    def _remove_scratch(self, name: str) -> None:
-        path = self._dir / "scratch" / name
-        try:
-            path.rmdir()
-        except FileNotFoundError:
-            pass
-        except OSError:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _batch(header: Header, last: int) -> Batch:

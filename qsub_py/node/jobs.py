@@ -16,6 +16,7 @@ from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError
 from qsub_py.model import Batch, JobSpec
+from qsub_py.node.batch import MOST_COMMONS
 from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
 from qsub_py.signing import Keyring, verify
@@ -59,6 +60,8 @@ class Job:
     path: str = ""
     #: How many tasks go into one batch.
     hint: int = 1
+    #: What all its batches have in common, as the keeper is told.
+    common: dict[str, Any] = field(default_factory=dict)
     #: Verified chunks of calls by first position: (count, bytes).
     chunks: OrderedDict[int, tuple[int, bytes]] = field(default_factory=OrderedDict)
 
@@ -76,6 +79,8 @@ class Jobs:
     ) -> None:
         self._store, self._ring, self._settings, self._dir = store, ring, settings, node_dir
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        #: uids of jobs whose common part the keeper was told.
+        self._told: set[str] = set()
         for name in ("spool", "scratch", "out"):
             (node_dir / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -102,6 +107,7 @@ class Jobs:
                 raise CannotStart(f"its spec is of another version of qsub_py ({error})") from error
             job = Job(batch.job, uid, spec)
             job.path = self._spool(job)
+            job.common = self._common(job)
             self._jobs[uid] = job
             while len(self._jobs) > 256:
                 self._drop(next(iter(self._jobs)))
@@ -141,20 +147,35 @@ class Jobs:
                       "count": batch.count, "attempt": batch.attempt, "epoch": batch.epoch},
             "kind": job.spec.kind,
         }  # fmt: skip
-        common = self._common(job, batch)
         body = b""
         if job.spec.kind == "call":
-            common |= {"fn_key": job.spec.function_sha, "fn_path": job.path,
-                       "python": self._python(job.spec), "path": list(job.spec.path),
-                       "fallback_path": [str(self._dir / "lib")]}  # fmt: skip
             header["tasks"], header["chunks"], body = self._calls(job, batch)
         else:
-            common["argv"] = self._argv(job)
-            header["tasks"] = [self._task(job, batch, at) for at in range(batch.count)]
-        header["common"] = common
+            header["tasks"] = [self._task(job, batch.first + at) for at in range(batch.count)]
+        header["env"] = self._own_variables(job, batch)
+        header["common_key"] = job.uid
+        if job.uid not in self._told:
+            if len(self._told) == MOST_COMMONS:
+                self._told.clear()
+            self._told.add(job.uid)
+            header["common"] = job.common
         return header, body
 
-    def _common(self, job: Job, batch: Batch) -> dict[str, Any]:
+    def tell_again(self) -> None:
+        """Take it that the keeper knows no job: it is another one, or has a new connection."""
+        self._told.clear()
+
+    def _own_variables(self, job: Job, batch: Batch) -> dict[str, str]:
+        """Return the variables that are not the same for all batches of a job."""
+        env = {
+            "QSUB_ATTEMPT": str(batch.attempt),
+            "CUDA_VISIBLE_DEVICES": ",".join(map(str, batch.gpus)),
+        }
+        if job.spec.kind == "command":
+            env["QSUB_SCRATCH"] = f"{self._dir}/scratch/{batch.slot}"
+        return env
+
+    def _common(self, job: Job) -> dict[str, Any]:
         spec = job.spec
         env = {name: os.environ[name] for name in _HOST_VARIABLES if name in os.environ}
         env |= dict.fromkeys(_THREADS, str(spec.cpus))
@@ -168,16 +189,14 @@ class Jobs:
             "QSUB_TASK_MIN": str(min(part[0] for part in parts)),
             "QSUB_TASK_MAX": str(max(part[1] for part in parts)),
             "QSUB_TASK_STEP": str(parts[0][2]),
-            "QSUB_ATTEMPT": str(batch.attempt),
             "QSUB_NODE": self._settings.name,
             "QSUB_CPUS": str(spec.cpus),
             "QSUB_GPUS": str(spec.gpus),
             "QSUB_SUBMIT_DIR": spec.cwd,
             "QSUB_SCRIPT": spec.script_path,
             "QSUB_PARAMS": "{}",
-            "CUDA_VISIBLE_DEVICES": ",".join(map(str, batch.gpus)),
         }
-        return {
+        common = {
             "env": env,
             "cwd": spec.cwd or env.get("HOME", "/"),
             "umask": spec.umask,
@@ -185,13 +204,13 @@ class Jobs:
             "grace_s": spec.grace_s,
             "requeue": spec.requeue,
         }
+        if spec.kind == "call":
+            own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": list(spec.path)}
+            return common | own | {"python": self._python(spec)}
+        return common | {"argv": self._argv(job)}
 
-    def _task(self, job: Job, batch: Batch, at: int) -> dict[str, Any]:
-        position = batch.first + at
-        index = job.spec.index(position)
-        scratch = self._dir / "scratch" / f"{job.uid}.{position}.{batch.attempt}"
-        scratch.mkdir(mode=0o700, exist_ok=True)
-        task = {"pos": position, "env": {"QSUB_TASK_ID": str(index), "QSUB_SCRATCH": str(scratch)}}
+    def _task(self, job: Job, position: int) -> dict[str, Any]:
+        task = {"pos": position, "env": {"QSUB_TASK_ID": str(job.spec.index(position))}}
         return task | output_files(job, position, self._settings.name)
 
     def _python(self, spec: JobSpec) -> str:
@@ -242,7 +261,8 @@ class Jobs:
 
     def _call_task(self, job: Job, position: int, chunk: int, at: int) -> dict[str, Any]:
         index = job.spec.index(position)
-        return {"pos": position, "index": index, "env": {}, "chunk": chunk, "at": at,
+        env = {"QSUB_TASK_ID": str(index)}
+        return {"pos": position, "index": index, "env": env, "chunk": chunk, "at": at,
                 **output_files(job, position, self._settings.name)}  # fmt: skip
 
     def _chunk(self, job: Job, position: int) -> tuple[int, int, bytes]:

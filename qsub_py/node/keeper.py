@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from qsub_py.node.agent_line import AgentLine, Supervisor, log
-from qsub_py.node.batch import Batch, Verdict
+from qsub_py.node.batch import Batch, Commons, Verdict
 from qsub_py.node.history import recover
 from qsub_py.node.journal import Journal
 from qsub_py.node.ledger import Ledger
@@ -47,6 +47,7 @@ class Keeper:
         max_idle = (os.cpu_count() or 1) + 4
         self._pool = RunnerPool(self._place, max_idle, time.time_ns())
         self._slots = Slots(self._place, self._pool)
+        self._commons = Commons()
         self._fence_timer: Timer | None = None
         self._stopped = False
         self._tick_at = 0.0
@@ -135,7 +136,7 @@ class Keeper:
         self._ledger.tell_again()
 
     def _run(self, header: Header, body: bytes) -> None:
-        self._slots.run(Batch.from_header(header, body))
+        self._slots.run(Batch.from_header(header, body, self._commons))
 
     def _kill(self, header: Header, _: bytes) -> None:
         verdict = Verdict(header.get("state", "CANCELLED"), header["why"], header["grace_s"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +44,12 @@ class Launcher:
     def __init__(self, place: Workplace, batch: Batch) -> None:
         self._place = place
         self._batch = batch
-        self._env = environment(batch.common["env"])
+        env = batch.common.get("_env")
+        if env is None:  # kept beside what it was made from
+            env = batch.common["_env"] = environment(batch.common["env"])
+        self._env = env | environment(batch.env)
+        self._scratch = batch.env.get("QSUB_SCRATCH", "")
+        self._has_scratch = False
         self._programs: dict[tuple[str, str], bytes] = {}
 
     def launch(self, task: Task, reaped: Reaped) -> tuple[Tree, Output]:
@@ -55,6 +62,7 @@ class Launcher:
         before = os.umask(common["umask"])
         opened: list[int] = []
         try:
+            self._make_scratch()
             self._enter(common["cwd"])
             program = self._find(task.get("argv") or common["argv"], env)
             output, moves = self._open_outputs(task, opened)
@@ -65,6 +73,30 @@ class Launcher:
             os.umask(before)
             for fd in opened:
                 os.close(fd)
+
+    def _make_scratch(self) -> None:
+        """Make the directory that the batch's tasks use one after another."""
+        if self._scratch and not self._has_scratch:
+            try:
+                os.makedirs(self._scratch, 0o700, exist_ok=True)
+            except OSError as error:
+                raise Unfit(excuse(error, self._scratch)) from error
+            self._has_scratch = True
+
+    def tidy(self, *, is_over: bool) -> None:
+        """Leave nothing of a task in the scratch directory, after the last not even itself.
+
+        What a task left there may be a lot: it is moved aside, and the agent deletes it.
+        """
+        if not self._has_scratch:
+            return
+        with contextlib.suppress(OSError):
+            if os.listdir(self._scratch):
+                os.rename(self._scratch, f"{self._scratch}.{time.time_ns()}.trash")
+                self._has_scratch = False
+            elif is_over:
+                os.rmdir(self._scratch)
+                self._has_scratch = False
 
     @staticmethod
     def _enter(cwd: str) -> None:

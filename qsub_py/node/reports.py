@@ -7,6 +7,7 @@ disk); in a recovery every entry that is still here is sent again.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,8 @@ class Entry:
     unfit: str = ""
     #: The keeper's number of the frame, to be forgotten at the end.
     seq: int = 0
-    #: Monotonic time at which the server took it; None: not yet.
-    sent_at: float | None = None
+    #: Monotonic time at which the server took it.
+    sent_at: float = 0.0
 
     @property
     def tasks(self) -> int:
@@ -61,58 +62,72 @@ _STORED_CODE = _CODE | {"LOST": State.NODE_FAIL.code}
 
 
 class Outbox:
-    """The entries of a node, oldest first."""
+    """The entries of a node: those not sent yet, and those sent not long ago, oldest first."""
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._unsent: deque[Entry] = deque()
+        self._sent: deque[Entry] = deque()
+        self._seqs: set[int] = set()
 
     def add(self, entry: Entry) -> None:
         """Keep an entry until it is stored."""
-        self._entries.append(entry)
+        self._unsent.append(entry)
+        if entry.seq:
+            self._seqs.add(entry.seq)
+
+    def knows(self, seq: int) -> bool:
+        """Whether the keeper's report of this number is here."""
+        return seq in self._seqs
 
     def unsent(self) -> list[Entry]:
-        """Return the next entries to send in one trip."""
-        chosen, tasks = [], 0
-        for entry in self._entries:
-            if entry.sent_at is None:
-                if tasks and tasks + entry.tasks > _TASKS_A_TRIP:
-                    break
-                chosen.append(entry)
-                tasks += entry.tasks
+        """Return the next entries to send in one trip; `sent` must follow when it went well."""
+        chosen: list[Entry] = []
+        tasks = 0
+        for entry in self._unsent:
+            if tasks and tasks + entry.tasks > _TASKS_A_TRIP:
+                break
+            chosen.append(entry)
+            tasks += entry.tasks
         return chosen
+
+    def sent(self, count: int, now: float) -> None:
+        """Note that the server took the first `count` entries."""
+        for _ in range(count):
+            entry = self._unsent.popleft()
+            entry.sent_at = now
+            self._sent.append(entry)
 
     def has_unsent(self) -> bool:
         """Whether something waits to be sent."""
-        return any(entry.sent_at is None for entry in self._entries)
+        return bool(self._unsent)
 
     def positions(self, slot: int) -> set[int]:
         """Return the positions of a slot that entries speak of."""
         found: set[int] = set()
-        for entry in self._entries:
+        for entry in (*self._sent, *self._unsent):
             if entry.batch.slot == slot:
                 found.update(entry.returned, (item.pos for item, _ in entry.items))
         return found
 
-    def seqs(self) -> set[int]:
-        """Return the keeper's numbers of all entries."""
-        return {entry.seq for entry in self._entries if entry.seq}
-
     def batches(self) -> list[Batch]:
         """Return the batches that entries speak of, each once."""
-        return list({entry.batch.slot: entry.batch for entry in self._entries}.values())
+        entries = (*self._sent, *self._unsent)
+        return list({entry.batch.slot: entry.batch for entry in entries}.values())
 
     def unsend(self) -> None:
         """Send all again: the server may have lost what it took."""
-        for entry in self._entries:
-            entry.sent_at = None
+        self._unsent.extendleft(reversed(self._sent))
+        self._sent.clear()
 
     def settled(self, now: float) -> list[int]:
         """Drop what was stored long enough ago; return the keeper's numbers to forget."""
-        old = [e for e in self._entries if e.sent_at is not None and e.sent_at < now - SETTLE_S]
-        if old:
-            gone = {id(entry) for entry in old}
-            self._entries = [entry for entry in self._entries if id(entry) not in gone]
-        return [entry.seq for entry in old if entry.seq]
+        seqs = []
+        while self._sent and self._sent[0].sent_at < now - SETTLE_S:
+            entry = self._sent.popleft()
+            if entry.seq:
+                seqs.append(entry.seq)
+                self._seqs.discard(entry.seq)
+        return seqs
 
 
 class ReportMaker:

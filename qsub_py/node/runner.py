@@ -115,7 +115,7 @@ class Runner:
         header = json.loads(_read_exactly(header_len))
         self._batch = Batch(header, _read_exactly(body_len))
         try:
-            if self._scene.enter(header):
+            if "env" in header and self._scene.enter(header):
                 self._functions.clear()
             self._fn = self._function(header["fn_key"], header["fn_path"])
         except BaseException as error:

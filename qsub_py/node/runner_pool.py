@@ -17,9 +17,16 @@ IDLE_S = 300.0
 def runner_key(batch: Batch) -> RunnerKey:
     """Return what a runner must agree with to run this batch."""
     common = batch.common
-    env = sorted(item for item in common["env"].items() if not item[0].startswith("QSUB_"))
+    env = common.get("_runner_env")
+    if env is None:  # kept beside what it was made from
+        env = common["_runner_env"] = _lasting(common["env"])
     path = tuple(common.get("path") or ())
-    return common["python"], common["cwd"], common["umask"], path, tuple(env)
+    return common["python"], common["cwd"], common["umask"], path, env + _lasting(batch.env)
+
+
+def _lasting(env: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the variables that a runner is started with; QSUB_* are set for each batch."""
+    return tuple(sorted(item for item in env.items() if not item[0].startswith("QSUB_")))
 
 
 @dataclass(slots=True)

@@ -1,50 +1,53 @@
-"""Waits on the node's inbox in a thread of its own and rings a bell for the agent's loop.
+"""Waits on the node's inbox: a blocking read on a connection of its own, in the agent's selector.
 
-The inbox is only a hint: a lost or extra ring costs a look, never a task.
+The inbox is only a hint: a lost or extra one costs a look, never a task.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
+import selectors
 import time
 
-from qsub_py.errors import StoreError
 from qsub_py.store_link import Link
 
-_BLOCK_S = 5
+#: A connection that was silent for so long may be dead without our knowing.
+_LIFE_S = 60
 
 
 class Waiter:
-    """A bell: `fileno` becomes readable when somebody put a hint into the inbox."""
+    """A request for the next hint that is always on its way, while `arm` is called."""
 
-    def __init__(self, link: Link, inbox: str) -> None:
-        self._link, self._inbox = link, inbox
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        threading.Thread(target=self._run, name="waiter", daemon=True).start()
+    def __init__(self, link: Link, inbox: str, selector: selectors.BaseSelector) -> None:
+        self._link, self._inbox, self._selector = link, inbox, selector
+        self._armed_at = 0.0
+        self._descriptor = -1
 
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._read
+    def arm(self) -> None:
+        """Ask for the next hint, if that is not under way; StoreUnavailable."""
+        if self._descriptor >= 0 and time.monotonic() < self._armed_at + _LIFE_S + 10:
+            return
+        self.disarm()
+        self._ask()
 
-    def rang(self) -> bytes:
-        """Silence the bell; return the hints: b"1" for work, b"2" for an order, in any order."""
-        try:
-            return os.read(self._read, 4096)
-        except BlockingIOError:
-            return b""
+    def _ask(self) -> None:
+        self._link.send("BLPOP", self._inbox, _LIFE_S)
+        self._armed_at = time.monotonic()
+        self._descriptor = self._link.fileno()
+        self._selector.register(self._descriptor, selectors.EVENT_READ, self)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                hint = self._link.command(
-                    "BLPOP", self._inbox, _BLOCK_S, timeout_s=_BLOCK_S + 5.0
-                )
-            except StoreError:
-                # The agent notices by itself; here only do not spin.
-                time.sleep(0.5)
-                continue
-            if hint is not None:
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._write, hint[1])
+    def _unask(self) -> None:
+        if self._descriptor >= 0:
+            self._selector.unregister(self._descriptor)
+            self._descriptor = -1
+
+    def disarm(self) -> None:
+        """Give the connection up; what was asked for is lost."""
+        self._unask()
+        self._link.close()
+
+    def hint(self) -> bytes:
+        """Read the hint that is there: b"1" work, b"2" an order, b"" none; StoreUnavailable."""
+        self._unask()
+        reply = self._link.receive()
+        self._ask()
+        return bytes(reply[1]) if reply else b""

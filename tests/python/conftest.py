@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from env import Env
-from qsub_py import calls, client
 from qsub_py.executor import Executor
 
 
@@ -25,7 +24,6 @@ def module_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
         made = Env(home)
         made.start_node("n1", cpus=2)
         yield made
-        _forget()
         made.close()
 
 
@@ -42,11 +40,3 @@ def executor(cluster: Env) -> Iterator[Executor]:
     made = Executor()
     yield made
     made.shutdown(cancel_futures=True)
-
-
-def _forget() -> None:
-    """Let the next module's tests connect to their own server."""
-    for used in [*calls._executors.values()]:
-        used.shutdown(wait=False, cancel_futures=True)
-    calls._forget_after_fork()
-    client._forget_after_fork()
