@@ -9,7 +9,8 @@ from qsub_py.config import Config, claim_serving
 def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
     """Return (URL, password) of the cluster's server, which runs when this returns.
 
-    Waits up to `wait_s` for a server that starts or reads its files. Raises ConfigError, StoreUnavailable (it cannot be started), StoreBusy (it reads its files).
+    Waits up to `wait_s` for a server that starts or reads its files. Raises ConfigError,
+    StoreUnavailable (it cannot be started), StoreBusy (it still reads its files).
     """
     if config.url:
         return config.url, ""

@@ -18,25 +18,22 @@ local node = load_node(uid)
 
 local function store_result(j, b, ok, data, signature)
   j.rseq = j.rseq + 1
-  local codes = {}
-  for i = 1, #ok do codes[i] = string.char(ok[i]) end
   redis.call('XADD', key('res', j.id), string.format('%.0f-0', j.rseq), 'f', string.format('%.0f', b.first),
-    'c', table.concat(codes), 'd', data, 's', signature)
-  local number, i = struct.pack('>I4', j.rseq), 1
-  while i <= #ok do
-    local n = i
-    while n <= #ok and ok[n] > 0 do n = n + 1 end
-    if n > i then
-      redis.call('SETRANGE', key('rx', j.id), (b.first + i - 1) * 4, string.rep(number, n - i))
+    'c', ok, 'd', data, 's', signature)
+  local number, from = struct.pack('>I4', j.rseq), 1
+  while from do
+    local first, last = string.find(ok, '[^%z]+', from)
+    if first then
+      redis.call('SETRANGE', key('rx', j.id), (b.first + first - 1) * 4, string.rep(number, last - first + 1))
     end
-    i = n + 1
+    from = last and last + 1
   end
 end
 
 -- Keep the exit code of the lowest position that did not exit with 0.
 local function note_exit(j, b, ok, text)
   local position, code = string.match(text, '(%d+):(-?%d+)')
-  if not position or (ok[position - b.first + 1] or 0) == 0 then return end
+  if not position or (string.byte(ok, position - b.first + 1) or 0) == 0 then return end
   local known = redis.call('HGET', key('j', j.id), 'exit_at')
   if not known or tonumber(position) < tonumber(known) then
     redis.call('HSET', key('j', j.id), 'exit_at', position, 'exit', code)
@@ -47,7 +44,7 @@ end
 local function keep_tails(j, b, ok, index, bytes)
   local at = 1
   for position, size in string.gmatch(index, '(%d+):(%d+)') do
-    local state, used = ok[position - b.first + 1], tonumber(redis.call('HGET', key('j', j.id), 'tails') or 0)
+    local state, used = string.byte(ok, position - b.first + 1), tonumber(redis.call('HGET', key('j', j.id), 'tails') or 0)
     if state and state > 0 and used + size <= (state == CD and 8388608 or 16777216) then
       redis.call('HSET', key('tail', j.id), position, string.sub(bytes, at, at + size - 1))
       redis.call('HINCRBY', key('j', j.id), 'tails', size)

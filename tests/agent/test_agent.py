@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from env import Env, alive, wait_until
 
+from env import Env, alive, wait_until
 from qsub_py import config, server
 from qsub_py.errors import NodeError
 from qsub_py.model import JobSpec, Outcome, Segments, State, Submission
@@ -56,8 +56,8 @@ def test_cancel_ends_every_process(cluster_env: Env, tmp_path: Path) -> None:
     child = tmp_path / "child"
     job = submit(
         cluster_env,
-        f"trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ > {child}; while :; do sleep 1; done' & "
-        "while :; do sleep 1; done",
+        f"trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ > {child}; "
+        "while :; do sleep 1; done' & while :; do sleep 1; done",
         grace_s=0.2,
     )
     pid = pid_from(child)
@@ -177,7 +177,8 @@ def test_dead_node_runs_again_elsewhere(short_lease: Env, tmp_path: Path) -> Non
 
 def test_outage_pauses_and_goes_on(short_lease: Env, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    script = f"echo $$ > {tmp_path}/pid; for i in $(seq 18); do sleep 0.5; done; echo $QSUB_ATTEMPT >> {ledger}"
+    script = f"echo $$ > {tmp_path}/pid; for i in $(seq 18); do sleep 0.5; done; "
+    script += f"echo $QSUB_ATTEMPT >> {ledger}"
     job = submit(short_lease, script)
     pid = pid_from(tmp_path / "pid")
     stopped = short_lease.kill("server", sig=signal.SIGSTOP)

@@ -13,9 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from env import Env, alive, wait_until
 
 import qsub_py
+from env import Env, alive, wait_until
 from qsub_py.model import State
 
 ROLES = ["agent", "keeper", "server"]

@@ -73,9 +73,20 @@ end
 -- first: 0 stays, LOST, RETURNED, 13 (the lease lapsed), else the state it ended in.
 -- Only tasks that this very batch still runs are touched, so a replay does nothing; other codes
 -- than these say nothing.
--- Returns the accepted codes and how many ended, were put back and were accepted.
+-- Returns the accepted ends as such a string, and how many ended, were put back, were accepted.
 local function leave(j, b, codes)
   local bytes = states_of(j.id, b.first, b.count)
+  -- The usual case at once: all run, and all ended alike.
+  local nibble, end_code = math.min(b.attempt, 15), string.byte(codes) or 0
+  if b.mask == '' and j.fate == 0 and end_code >= CD and end_code <= DF
+    and codes == string.rep(string.char(end_code), b.count)
+    and bytes == string.rep(string.char(R * 16 + nibble), b.count) then
+    redis.call('SETRANGE', key('st', j.id), b.first,
+      string.rep(string.char(end_code * 16 + nibble), b.count))
+    j.c1, j['c' .. end_code] = j.c1 - b.count, j['c' .. end_code] + b.count
+    b.left = b.left - b.count
+    return codes, b.count, 0, b.count
+  end
   local out, ok, again, ended = {}, {}, {}, 0
   local accepted, count = 0, b.count
   -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
@@ -84,27 +95,25 @@ local function leave(j, b, codes)
   while stays > 0 and string.byte(codes, stays) == RETURNED do stays = stays - 1 end
   for i = 1, count do
     local byte, code = string.byte(bytes, i), string.byte(codes, i) or 0
-    ok[i] = 0
+    ok[i] = '\0'
     if (code >= CD and code <= DF or code >= 13 and code <= LOST) and owns(b, i, byte) then
       accepted = accepted + 1
       local from = (j.fate ~= 0 or byte >= CG * 16) and 'c2' or 'c1'
-      local to, nibble = code, byte % 16
-      if code >= 13 then to, nibble = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
+      local to, number = code, byte % 16
+      if code >= 13 then to, number = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
       j[from] = j[from] - 1
       if to == PD then again[#again + 1] = i - 1
       else
         j['c' .. to] = j['c' .. to] + 1
-        ok[i] = to
+        ok[i] = string.char(to)
         ended = ended + 1
       end
-      byte = to * 16 + nibble
+      byte = to * 16 + number
     end
-    out[i] = byte
+    out[i] = string.char(byte)
   end
   if accepted > 0 then
-    local text = {}
-    for i = 1, #out do text[i] = string.char(out[i]) end
-    redis.call('SETRANGE', key('st', j.id), b.first, table.concat(text))
+    redis.call('SETRANGE', key('st', j.id), b.first, table.concat(out))
   end
   b.count, b.left = stays, b.left - accepted
   local i = 1
@@ -114,7 +123,7 @@ local function leave(j, b, codes)
     push_again(j.id, b.first + again[i], n - i + 1, true)
     i = n + 1
   end
-  return ok, ended, #again, accepted
+  return table.concat(ok), ended, #again, accepted
 end
 
 -- Write down what `leave` did to a job and its batch. `was_ready`: before it, so that nodes hear
