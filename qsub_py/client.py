@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -162,7 +161,7 @@ class Client:
         token: str = "",
     ) -> Submission:
         """Return a signed submission with a uid and (unless given) a token of its own."""
-        uid, spec_bytes = secrets.token_hex(8), spec.to_bytes()
+        uid, spec_bytes = os.urandom(8).hex(), spec.to_bytes()
         signature = sign(self.ring.current, "spec", self.cluster, uid, spec_bytes)
         return Submission(
             spec, uid, token or uid, spec_bytes, signature, count, function=function,

@@ -7,7 +7,7 @@ kind, key id and parts, so no two different requests have the same bytes. Pure; 
 from __future__ import annotations
 
 import hmac
-import secrets
+import os
 from dataclasses import dataclass
 
 from qsub_py.errors import SignatureError
@@ -29,7 +29,7 @@ class Key:
     @classmethod
     def new(cls) -> Key:
         """Make a random key of 256 bits."""
-        return cls(secrets.token_hex(4), secrets.token_bytes(32))
+        return cls(os.urandom(4).hex(), os.urandom(32))
 
 
 @dataclass(frozen=True, slots=True)

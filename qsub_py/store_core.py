@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 from typing import Any
 
 from qsub_py.errors import JobNotFound, SignatureError, StoreError
@@ -32,7 +32,7 @@ class StoreCore:
 
     def put_blob(self, data: bytes) -> str:
         """Store bytes in pieces, kept for an hour unless a submit or finish refers to them."""
-        name = secrets.token_hex(8)
+        name = os.urandom(8).hex()
         key = self.keys.blob(name)
         for number, at in enumerate(range(0, len(data), PIECE_BYTES)):
             piece = data[at : at + PIECE_BYTES]
@@ -51,7 +51,7 @@ class StoreCore:
 
     def put_result(self, result: bytes) -> bytes:
         """Store a large result, also on a full server; return the reference (48 bytes) to it."""
-        name = secrets.token_hex(8)
+        name = os.urandom(8).hex()
         for number, at in enumerate(range(0, len(result), PIECE_BYTES)):
             self._call("piece", name, number, result[at : at + PIECE_BYTES], BLOB_TTL_S)
         return name.encode() + hashlib.sha256(result).digest()

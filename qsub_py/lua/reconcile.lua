@@ -30,7 +30,8 @@ end
 
 local function take_back(slot, j, first, count, attempt, epoch, gpus)
   -- A store that was rolled back may have forgotten that these were claimed.
-  if j.fate == 0 and first + count <= j.n and first + count > j.cursor then pass(j, first + count) end
+  local to = math.min(first + count, j.n)
+  if j.fate == 0 and to > j.cursor then pass(j, to) end
   local bytes, mask, out, taken = states_of(j.id, first, count), {}, {}, 0
   local nibble = math.min(attempt, 15)
   for i = 1, count do

@@ -49,6 +49,9 @@ for i = 1, #slots do
     end
     dropped = dropped + cost(b)
     drop_batch(uid, b, 13, nil)
+  else
+    bury_batch(uid, b, j)
+    settle(j)
   end
 end
 redis.call('SREM', P .. 'lapsing', uid)

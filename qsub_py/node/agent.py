@@ -254,6 +254,9 @@ class Agent:
         if (self._wants_claim or entries) and not self._leaving:
             most = max(0, self._settings.cpus - hand.holding.cpus())
         self._wants_claim = False
+        if most and len(entries) == 1 and entries[0].tasks == 1:
+            # Somebody may wait for this one: the server answers them after the whole trip.
+            most, self._wants_claim = 0, True
         plain = [entry for entry in entries if not entry.unfit]
         for entry in entries:
             if entry.unfit:

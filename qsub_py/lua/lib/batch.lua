@@ -154,3 +154,14 @@ local function drop_batch(uid, b, code, node)
     pcall(free_batch, uid, b, node)
   end
 end
+
+-- A node that is gone cannot answer for what was cancelled of a batch that nobody may reissue: that
+-- ends here. The rest stays its own.
+local function bury_batch(uid, b, j)
+  local bytes, codes = states_of(j.id, b.first, b.count), {}
+  for i = 1, #bytes do codes[i] = (j.fate ~= 0 or string.byte(bytes, i) >= CG * 16) and '\13' or '\0' end
+  local _, ended = leave(j, b, table.concat(codes))
+  if ended == 0 then return end
+  notice(j)
+  if b.left <= 0 then free_batch(uid, b, nil) else save_batch(uid, b) end
+end

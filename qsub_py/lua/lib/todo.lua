@@ -18,8 +18,7 @@ local function cancel_slice(j, a, b)
   return stop + 1, waiting, running
 end
 
--- A node that is gone cannot answer: what was cancelled of what it held (and nobody may reissue)
--- ends here.
+-- What was cancelled of what gone nodes hold ends here.
 local function bury(j)
   local holders = redis.call('HKEYS', key('on', j.id))
   for i = 1, math.min(#holders, SLICE) do
@@ -27,15 +26,7 @@ local function bury(j)
     local slots = is_gone and redis.call('HKEYS', key('slots', holders[i])) or {}
     for k = 1, #slots do
       local b = load_batch(holders[i], slots[k])
-      if b.job == j.id then
-        local bytes, codes = states_of(j.id, b.first, b.count), {}
-        for n = 1, #bytes do
-          codes[n] = (j.fate ~= 0 or string.byte(bytes, n) >= CG * 16) and '\13' or '\0'
-        end
-        local _, ended = leave(j, b, table.concat(codes))
-        if b.left <= 0 then free_batch(holders[i], b, nil) elseif ended > 0 then save_batch(holders[i], b) end
-        if ended > 0 then notice(j) end
-      end
+      if b.job == j.id then bury_batch(holders[i], b, j) end
     end
   end
 end
