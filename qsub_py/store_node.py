@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from qsub_py.errors import QsubError, StoreError
+from qsub_py.errors import QsubError, StoreBusy, StoreError
 from qsub_py.model import Batch
 from qsub_py.store_core import StoreCore
 from qsub_py.store_link import Argument, Link
@@ -17,6 +17,9 @@ from qsub_py.store_rows import decoded
 
 #: First position, number of calls, packed arguments, signature.
 Chunk = tuple[int, int, bytes, bytes]
+
+#: At most so many pieces of a live log wait for its reader.
+_LOG_PIECES = 64
 
 #: The codes of a report beside the ends of model.State.
 LOST, RETURNED = 15, 14
@@ -219,11 +222,20 @@ class NodeStore(StoreCore):
         """Whether somebody still follows this live log."""
         return bool(self.link.command("EXISTS", self.keys.log(name) + ":wanted"))
 
-    def write_log(self, name: str, fields: dict[str, Argument]) -> None:
-        """Append a piece to a live log, which vanishes a minute after the last."""
+    def write_log(self, name: str, fields: dict[str, Argument]) -> bool:
+        """Append a piece to a live log, which vanishes a minute after the last.
+
+        Returns False, and nothing is written, while its reader or the server has no room.
+        """
         key = self.keys.log(name)
+        if int(self.link.command("XLEN", key)) >= _LOG_PIECES:
+            return False
         words = [word for pair in fields.items() for word in pair]
-        self.link.pipeline([("XADD", key, "*", *words), ("PEXPIRE", key, 60_000)])
+        try:
+            self.link.pipeline([("XADD", key, "*", *words), ("PEXPIRE", key, 60_000)])
+        except StoreBusy:
+            return False
+        return True
 
 
 def _pages(batches: Sequence[Batch]) -> list[list[Batch]]:

@@ -189,4 +189,9 @@ class StoreViews(StoreCore):
             "XREAD", "COUNT", 64, "BLOCK", max(1, int(block_s * 1000)), "STREAMS", key, after,
             timeout_s=block_s + self.link.timeout_s,
         )  # fmt: skip
-        return [(decoded(i), pairs(fields)) for _, found in reply or [] for i, fields in found]
+        pieces = [(decoded(i), pairs(fields)) for _, found in reply or [] for i, fields in found]
+        if pieces:
+            # What was read makes room for the node to go on.
+            ms, number = pieces[-1][0].split("-")
+            self.link.command("XTRIM", key, "MINID", f"{ms}-{int(number) + 1}")
+        return pieces

@@ -75,6 +75,7 @@ class Agent:
         self._leaving = False
         self._acked: list[int] = []
         self._lease_s = 0.0
+        self._epoch = -1
         self._retry_s = 0.0
         self._next = dict.fromkeys(("join", "renew", "ping", "claim", "clean"), 0.0)
         self._selector = selectors.DefaultSelector()
@@ -175,7 +176,6 @@ class Agent:
         self._say_hello()
         self._reconcile()
         self._waiter.arm()
-        self._hand.outbox.unsend()
         self._acked = []
         self._is_joined, self._retry_s, self._wants_claim = True, 0.0, True
         self._next["renew"] = 0.0
@@ -195,6 +195,10 @@ class Agent:
             if not self._was_joined:
                 raise
             raise StoreError(f"another live node is called {settings.name}") from refusal
+        if welcome.epoch != self._epoch:
+            # Another server process: it may have lost what the former one took.
+            self._hand.outbox.unsend()
+            self._epoch = welcome.epoch
         self._maker.offset_s = welcome.now_at - boottime()
         self._lease_s = welcome.lease_s
         self._fence(sent_at)

@@ -93,6 +93,7 @@ class CallRun:
         self._place.ledger.end_many(
             self.batch.entry, positions, texts, bodies, now=now(), more=False
         )
+        self._pool.begins_well(self.batch.uid)
         if not self._open:
             self._finish()
         elif self._held:
@@ -128,6 +129,8 @@ class CallRun:
     def _stillborn(self, runner: Runner, code: int) -> str:
         """Return why a batch that was not even unpacked does not fit here; else ""."""
         if runner.ready or self._verdict is not None:
+            return ""
+        if not self._pool.is_hopeless(self.batch.uid, killed=code < 0):
             return ""
         return f"Python {_death(code)} before it could begin: {runner.last_words()}"
 

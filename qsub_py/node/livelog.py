@@ -54,8 +54,8 @@ class LiveLogs:
             is_running = is_open(follower.uid, follower.position)
             is_dry = self._send(name, follower)
             if is_dry and not is_running:
-                self._store.write_log(name, {"d": b"", "end": 1})
-                del self._followers[name]
+                if self._store.write_log(name, {"d": b"", "end": 1}):
+                    del self._followers[name]
             elif not self._store.log_wanted(name):
                 del self._followers[name]
 
@@ -73,7 +73,8 @@ class LiveLogs:
                     piece = file.read(_PIECE_BYTES)
                     if not piece:
                         return True
-                    self._store.write_log(name, {"d": piece})
+                    if not self._store.write_log(name, {"d": piece}):
+                        return False
                     follower.offset += len(piece)
         except OSError:
             return True

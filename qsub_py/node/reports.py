@@ -110,9 +110,8 @@ class Outbox:
         return found
 
     def batches(self) -> list[Batch]:
-        """Return the batches that entries speak of, each once."""
-        entries = (*self._sent, *self._unsent)
-        return list({entry.batch.slot: entry.batch for entry in entries}.values())
+        """Return the batches that entries not sent yet speak of, each once."""
+        return list({entry.batch.slot: entry.batch for entry in self._unsent}.values())
 
     def unsend(self) -> None:
         """Send all again: the server may have lost what it took."""

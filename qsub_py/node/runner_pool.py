@@ -12,6 +12,7 @@ from qsub_py.node.runners import Runner, RunnerKey
 from qsub_py.node.workplace import Workplace, now
 
 IDLE_S = 300.0
+_STILLBORN = 3
 
 
 def runner_key(batch: Batch) -> RunnerKey:
@@ -39,6 +40,8 @@ class RunnerPool:
     serial: int
     running: list[Runner] = field(default_factory=list)
     idle: list[Runner] = field(default_factory=list)
+    #: Job uid -> runners killed before they could begin anything of it, in a row.
+    stillborn: dict[str, int] = field(default_factory=dict)
 
     def next_serial(self) -> int:
         """Return a number nobody had before."""
@@ -69,6 +72,18 @@ class RunnerPool:
             raise Unfit(excuse(error, self.place.node_dir)) from error
         self.running.append(runner)
         return runner
+
+    def is_hopeless(self, uid: str, *, killed: bool) -> bool:
+        """Note a runner that ended before it could begin; whether this job cannot run here.
+
+        One that was killed says little: somebody may have killed it. Three in a row say enough.
+        """
+        self.stillborn[uid] = self.stillborn.get(uid, 0) + 1
+        return not killed or self.stillborn[uid] >= _STILLBORN
+
+    def begins_well(self, uid: str) -> None:
+        """Note that calls of the job do run here."""
+        self.stillborn.pop(uid, None)
 
     def give(self, runner: Runner) -> None:
         """Put a runner back; the one idle for longest makes room."""
