@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict
+from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
 from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory, signal_name
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.processes import Tree
@@ -70,10 +70,16 @@ class CallRun:
         except Unfit as error:
             self._return(self._held, str(error))
             return False
+        try:
+            place, entry = self._place, self.batch.entry
+            place.ledger.marked(entry, runner.mark_path, self._serial, self._positions)
+        except OSError as error:
+            self._pool.give(runner)
+            self._return(self._held, excuse(error, self._place.node_dir))
+            return False
         self._runner, runner.caller = runner, self
         self._hold = Hold(runner.tree, now())
         self._ladder = Ladder(self._place, runner.tree, self._hold)
-        self._place.ledger.marked(self.batch.entry, runner.mark_path, self._serial, self._positions)
         order = _order(self.batch, self._serial)
         dressed = (self.batch.uid, self.batch.attempt, tuple(self.batch.env.items()))
         if runner.dressed != dressed:

@@ -125,14 +125,17 @@ class Ledger:
 
     def start(self, entry: Entry, pos: int, started: float) -> None:
         """Write down that a task starts, before it does. Raise OSError when that is impossible."""
-        self._journal.note({"op": "start", "key": entry.key, "pos": pos, "at": started})
+        self._write_now({"op": "start", "key": entry.key, "pos": pos, "at": started})
+        entry.spent.add(pos)
+        entry.running = {"pos": pos, "at": started}
+
+    def _write_now(self, header: Header) -> None:
+        self._journal.note(header)
         try:
             self._journal.flush()
         except OSError:
             self._journal.unsay()
             raise
-        entry.spent.add(pos)
-        entry.running = {"pos": pos, "at": started}
 
     def begun(self, entry: Entry, pid: int, pid_start: int) -> None:
         """Note which process runs the task, for a keeper that comes after us."""
@@ -140,9 +143,14 @@ class Ledger:
         self._journal.note({"op": "begun", "key": entry.key, "pid": pid, "pid_start": pid_start})
 
     def marked(self, entry: Entry, path: str, serial: int, positions: Sequence[int]) -> None:
-        """Note where the runner marks which call, by its index in `positions`, it has begun."""
-        entry.mark = {"path": path, "serial": serial, "pos": pack_positions(positions)}
-        self._journal.note({"op": "mark", "key": entry.key, **entry.mark})
+        """Write down where the runner marks which call, by its index in `positions`, it has begun.
+
+        Before it is given any: else a keeper that comes after us would take calls that ran for
+        never begun. Raise OSError when that is impossible.
+        """
+        mark = {"path": path, "serial": serial, "pos": pack_positions(positions)}
+        self._write_now({"op": "mark", "key": entry.key, **mark})
+        entry.mark = mark
 
     def give_back(self, entry: Entry, positions: Sequence[int], unfit: str = "") -> None:
         """Return tasks that have not begun."""
