@@ -24,7 +24,7 @@ from qsub_py.config_paths import (
     private_dir,
 )
 from qsub_py.errors import ConfigError, SpecError
-from qsub_py.text import check_name, check_pattern, quoted
+from qsub_py.text import check_name, check_pattern, has_password, quoted, redact
 from qsub_py.units import parse_duration, parse_size
 
 __all__ = [
@@ -344,16 +344,3 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "node.features": check_name,
     "node.queues": check_name,
 }
-
-_PASSWORD = re.compile(r"(://[^:/@]*):(.*)@")
-_PASSWORD_QUERY = re.compile(r"([?&]password=)[^&]*")
-
-
-def has_password(url: str) -> bool:
-    """Whether an URL carries a password."""
-    return bool(_PASSWORD.search(url) or _PASSWORD_QUERY.search(url))
-
-
-def redact(url: str) -> str:
-    """Return an URL that can be shown: its password is `***`."""
-    return _PASSWORD_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))

@@ -17,6 +17,20 @@ from dataclasses import dataclass
 from qsub_py.errors import SpecError
 from qsub_py.text import quoted
 
+#: Plain words, which are Grid Engine's only inside one of its jobs.
+_GRID_ENGINE_ONLY = frozenset(
+    [
+        "JOB_ID",
+        "JOB_NAME",
+        "TASK_ID",
+        "NSLOTS",
+        "QUEUE",
+        "REQUEST",
+        "RESTARTED",
+        "NHOSTS",
+        "PE_HOSTFILE",
+    ]
+)
 #: Not exported by ALL; each can still be named.
 HOST_VARIABLES = frozenset(
     [
@@ -57,34 +71,12 @@ HOST_VARIABLES = frozenset(
         "OPENBLAS_NUM_THREADS",
         "MKL_NUM_THREADS",
         "NUMEXPR_NUM_THREADS",
-        "JOB_ID",
-        "JOB_NAME",
-        "TASK_ID",
-        "NSLOTS",
-        "QUEUE",
-        "REQUEST",
-        "RESTARTED",
-        "NHOSTS",
-        "PE_HOSTFILE",
     ]
 )
 _HOST_PREFIXES = (
     "XDG_", "SSH_", "TERM_", "VSCODE_", "QSUB_", "SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "PBS_",
     "SGE_", "PMI_", "PMIX_", "OMPI_", "LC_TERMINAL", "_QSUB", "_QSTAT", "_QNODE",
 )  # fmt: skip
-_GRID_ENGINE_ONLY = frozenset(
-    [
-        "JOB_ID",
-        "JOB_NAME",
-        "TASK_ID",
-        "NSLOTS",
-        "QUEUE",
-        "REQUEST",
-        "RESTARTED",
-        "NHOSTS",
-        "PE_HOSTFILE",
-    ]
-)
 _NAME = re.compile(r"[^\W\d]\w*", re.ASCII)
 #: execve(2): one string of more than 32 pages is refused by the kernel.
 MAX_STRING_BYTES = 128 * 1024 - 1
@@ -109,7 +101,7 @@ def exported(texts: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]
 
 
 def _travels(name: str, environ: Mapping[str, str]) -> bool:
-    if name in _GRID_ENGINE_ONLY:  # plain words; foreign only inside a Grid Engine job
+    if name in _GRID_ENGINE_ONLY:
         return "SGE_TASK_ID" not in environ
     return name not in HOST_VARIABLES and not name.startswith(_HOST_PREFIXES)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from qsub_py.errors import StoreBusy, StoreError, StoreMismatch, StoreUnavailable
 from qsub_py.resp import Argument, Refusal, UnixConnection
+from qsub_py.text import redact
 
-__all__ = ["Argument", "Link", "Script", "redacted", "script"]
+__all__ = ["Argument", "Link", "Script", "script"]
 
 _INCLUDE = re.compile(r"^--- @include (.*)$", re.MULTILINE)
 _TRY_LATER = ("OOM", "BUSY", "LOADING", "MISCONF", "READONLY", "TRYAGAIN", "MASTERDOWN")
@@ -179,14 +180,9 @@ class _Translated:
             raise _translate(error, self._link.url) from error
 
 
-def redacted(url: str) -> str:
-    """Return the URL without its password."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url)
-
-
 def _translate(error: Exception, url: str) -> StoreError:
     text = " ".join(str(error).split())
-    where = redacted(url)
+    where = redact(url)
     if isinstance(error, OSError):
         return StoreUnavailable(
             f"no answer from the server at {where}: {text}",

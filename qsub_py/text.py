@@ -87,3 +87,17 @@ def check_pattern(pattern: str) -> str:
 def is_per_task(pattern: str) -> bool:
     """Whether the tasks of an array get a file each from `pattern` (it has %a or %j)."""
     return any(match[2] in ("a", "j") for match in _PLACEHOLDER.finditer(pattern))
+
+
+_PASSWORD = re.compile(r"(://[^:/@]*):(.*)@")
+_PASSWORD_QUERY = re.compile(r"([?&]password=)[^&]*")
+
+
+def has_password(url: str) -> bool:
+    """Whether an URL carries a password."""
+    return bool(_PASSWORD.search(url) or _PASSWORD_QUERY.search(url))
+
+
+def redact(url: str) -> str:
+    """Return an URL that can be shown: its password is `***`."""
+    return _PASSWORD_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))

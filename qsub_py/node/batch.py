@@ -164,3 +164,13 @@ def excuse(error: OSError, path: str) -> str:
     }
     text = words.get(type(error).__name__) or (error.strerror or str(error)).lower()
     return f"{text}: {path} on this node"
+
+
+def enter(cwd: str) -> None:
+    """Go to the directory that a process is to start in; raise Unfit."""
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError:
+        raise Unfit(f"no such directory: {cwd} on this node") from None
+    except OSError as error:
+        raise Unfit(excuse(error, cwd)) from error

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from qsub_py.node.batch import Batch, Unfit, environment, excuse, task_cookie
+from qsub_py.node.batch import Batch, Unfit, enter, environment, excuse, task_cookie
 from qsub_py.node.processes import COOKIE, Tree, find_program
 from qsub_py.node.workplace import Reaped, Workplace
 
@@ -63,7 +63,7 @@ class Launcher:
         opened: list[int] = []
         try:
             self._make_scratch()
-            self._enter(common["cwd"])
+            enter(common["cwd"])
             program = self._find(task.get("argv") or common["argv"], env)
             output, moves = self._open_outputs(task, opened)
             argv = [os.fsencode(word) for word in task.get("argv") or common["argv"]]
@@ -97,15 +97,6 @@ class Launcher:
             elif is_over:
                 os.rmdir(self._scratch)
                 self._has_scratch = False
-
-    @staticmethod
-    def _enter(cwd: str) -> None:
-        try:
-            os.chdir(cwd)
-        except FileNotFoundError:
-            raise Unfit(f"no such directory: {cwd} on this node") from None
-        except OSError as error:
-            raise Unfit(excuse(error, cwd)) from error
 
     def _find(self, argv: list[str], env: dict[bytes, bytes]) -> bytes:
         search = os.fsdecode(env.get(b"PATH", b"")) or os.defpath

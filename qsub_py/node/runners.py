@@ -20,7 +20,7 @@ from resource import struct_rusage
 from typing import Any, Protocol
 
 from qsub_py.node import tickets
-from qsub_py.node.batch import Unfit, environment, excuse
+from qsub_py.node.batch import Unfit, enter, environment, excuse
 from qsub_py.node.processes import COOKIE, Tree, find_program, prefer_for_oom, send_signal
 from qsub_py.node.wire import Channel
 from qsub_py.node.workplace import Workplace
@@ -142,7 +142,7 @@ class Runner:
         log = os.open(self.log_path, flags, 0o600)
         before = os.umask(umask)
         try:
-            self._enter(cwd)
+            enter(cwd)
             return self._place.children.start(
                 argv,
                 {**environment(dict(env)), COOKIE: self.cookie},
@@ -156,15 +156,6 @@ class Runner:
         finally:
             os.umask(before)
             os.close(log)
-
-    @staticmethod
-    def _enter(cwd: str) -> None:
-        try:
-            os.chdir(cwd)
-        except FileNotFoundError:
-            raise Unfit(f"no such directory: {cwd} on this node") from None
-        except OSError as error:
-            raise Unfit(excuse(error, cwd)) from error
 
     def set_up(self, header: dict[str, Any], body: bytes) -> None:
         """Give it a batch; `ready` turns true when it is unpacked."""
