@@ -27,6 +27,7 @@ class NodeSettings:
         """Write it, whole or not at all."""
         text = json.dumps(asdict(self), indent=1)
         new = node_dir / "node.json.new"
+        new.touch(mode=0o600)  # a URL may hold a password
         new.write_text(text + "\n", "utf-8")
         os.replace(new, node_dir / "node.json")
 
