@@ -105,6 +105,8 @@ class NodeStore(StoreCore):
         self._incarnation = 0
         self._run_id = ""
         self._request = 0
+        #: The last epoch heard of: a server that was rolled back may have forgotten it.
+        self._epoch = -1
 
     def hello(
         self,
@@ -123,12 +125,12 @@ class NodeStore(StoreCore):
         self._request = 0
         pairs = [word for pair in shown.items() for word in pair]
         reply = self._call(
-            "hello", self.uid, self._run_id, self._request, name, cpus, mem_bytes, gpus,
+            "hello", self.uid, self._run_id, self._epoch, name, cpus, mem_bytes, gpus,
             ",".join(queues), ",".join(pythons), *pairs,
         )  # fmt: skip
         if reply[0] == b"name":
             raise Refused("NAME", decoded(reply[1]))
-        self._incarnation = int(reply[1])
+        self._incarnation, self._epoch = int(reply[1]), int(reply[2])
         return Welcome(
             int(reply[1]), int(reply[2]), int(reply[3]) / 1000, int(reply[4]) / 1000, bool(reply[5])
         )
@@ -163,10 +165,10 @@ class NodeStore(StoreCore):
             for b in page:
                 gpus = ",".join(map(str, b.gpus))
                 words += [b.slot, b.job, b.uid, b.first, b.count, f"{b.attempt}:{b.epoch}:{gpus}"]
-            reply = self._call("reconcile", *self._me(), int(not pages), slots, *words)
+            reply = [b"more"]
+            while reply[0] == b"more":
+                reply = self._call("reconcile", *self._me(), int(not pages), slots, *words)
             masks |= {b.slot: m for b, m in zip(page, _accepted(reply)[1:], strict=True)}
-            if reply[0] == b"more":
-                pages.append([])
         return masks
 
     def report_and_claim(

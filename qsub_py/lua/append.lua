@@ -9,7 +9,8 @@
 local j = load(ARGV[1])
 if not j or j.uid ~= ARGV[2] then return {'gone'} end
 local first, count = tonumber(ARGV[3]), tonumber(ARGV[4])
-if count > 0 and first + count > j.n then
+local is_new = count > 0 and first + count > j.n
+if is_new then
   if j.open == 0 then return {'closed'} end
   if first ~= j.n then return {'gap', j.n} end
   if is_full() then return {'full'} end
@@ -28,5 +29,5 @@ if j.open == 1 then
   end
 end
 settle(j)
-offer(j)
+if is_new then offer(j) end
 return {'ok', j.n}

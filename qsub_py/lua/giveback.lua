@@ -41,6 +41,6 @@ if j.ended == 0 and j.fate == 0 and not has_hope() then
   doom(j, F)
 end
 settle(j)
-offer(j)
+if accepted > 0 then offer(j) end
 save_free(node)
 return {'ok', accepted}

@@ -5,7 +5,7 @@
 -- ARGV  node uid, incarnation, run id, is last page (0 or 1), all slots it holds ("3,4"),
 --       then groups of 6: slot, job, uid, first, count, "attempt:epoch:gpus"
 -- Returns {'ok', mask, ...}, a string of '1' (still yours) and '0' (stop it) for each batch;
---         {'more', mask, ...}: there is more to drop, send the last page again without groups;
+--         {'more'}: it holds a lot that the node does not know, send the same again;
 --         {'RUNID'} or {'FENCED'}: say hello first.
 -- Replay: what was taken back is the node's, what was dropped is gone; nothing changes.
 --- @include head job node batch
@@ -65,6 +65,21 @@ local function pass_slot(slot)
   end
 end
 
+-- First what the node does not know, so that its tasks may be taken back in another batch.
+local slots, holds, dropped = redis.call('HKEYS', key('slots', uid)), {}, 0
+for slot in string.gmatch(ARGV[5], '%d+') do holds[slot] = true end
+for i = 1, #slots do
+  if not holds[slots[i]] then
+    if dropped >= MOST_DROPPED then
+      save_free(node)
+      return {'more'}
+    end
+    local b = load_batch(uid, slots[i])
+    dropped = dropped + cost(b)
+    drop_batch(uid, b, RETURNED, node)
+  end
+end
+
 local reply = {'ok'}
 for i = 6, #ARGV, 6 do
   local slot, id, first, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
@@ -84,17 +99,6 @@ for i = 6, #ARGV, 6 do
     reply[#reply + 1] = take_back(slot, j, first, count, attempt, epoch, gpus)
   end
 end
-if ARGV[4] == '1' then
-  local slots, holds, dropped = redis.call('HKEYS', key('slots', uid)), {}, 0
-  for slot in string.gmatch(ARGV[5], '%d+') do holds[slot] = true end
-  for i = 1, #slots do
-    if not holds[slots[i]] and dropped < MOST_DROPPED then
-      local b = load_batch(uid, slots[i])
-      dropped = dropped + cost(b)
-      drop_batch(uid, b, RETURNED, node)
-    end
-  end
-  if dropped >= MOST_DROPPED then reply[1] = 'more' else redis.call('SREM', P .. 'rec', uid) end
-end
+if ARGV[4] == '1' then redis.call('SREM', P .. 'rec', uid) end
 save_free(node)
 return reply

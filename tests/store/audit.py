@@ -160,10 +160,6 @@ class Audit:
         devices += [g for b in mine for g in b.gpus]
         if sorted(map(int, devices)) != list(range(int(row["gpus"]))):
             found.append(f"GPUs of {uid}: {row['gpus_free']} free, booked {[b.gpus for b in mine]}")
-        for batch in mine:
-            lane = self.hashes.get(f"j:{batch.job}", {}).get("lane", "0|0|0")
-            if len(batch.gpus) != int(lane.split("|")[2]):
-                found.append(f"slot {batch.slot} of {uid} has the GPUs {batch.gpus}, wants {lane}")
         return found
 
     def _lanes(self) -> list[str]:

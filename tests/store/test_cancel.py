@@ -178,6 +178,22 @@ def test_range_at_a_lost_node_touches_only_the_range(cluster: Cluster) -> None:
     assert cluster.states(job) == "CD CA CA CD CD CD CD CD"
 
 
+def test_cancelled_and_then_lost_ends(cluster: Cluster) -> None:
+    node = cluster.node("a")
+    cluster.node("b")
+    job = cluster.submit(4, requeue=False)
+    [batch] = node.claim(1, {job: 4})
+    cancel(cluster, job, (1, 2))
+    assert cluster.states(job) == "R CG CG R"
+    node.lapse()
+    assert cluster.states(job) == "R CA CA R"
+    assert node.join() == {batch.slot: b"1001"}
+    cancel(cluster, job)
+    node.lapse()
+    assert cluster.states(job) == "CA CA CA CA"
+    assert cluster.store.job(job).has_ended
+
+
 def test_whole_at_a_lost_node_ends(cluster: Cluster) -> None:
     node = cluster.node("a")
     cluster.node("b")

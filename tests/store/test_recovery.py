@@ -22,14 +22,14 @@ def test_restart_all_keys(cluster: Cluster) -> None:
     assert changed == {
         "meta/runid": "run-1", "meta/epoch": "1", "meta/job": "1001", "meta/rec_until": "60000",
         "rec/uid-a": True, "rec/uid-b": True, "node:uid-a/inc": "2", "node:uid-a/req": "0",
-        "node:uid-a/reply": "",
+        "node:uid-a/reply": "", "node:uid-a/run": "run-1",
     }  # fmt: skip
     assert cluster.store.health().is_recovering
     assert node.store.reconcile(batches) == {b.slot: b"1" for b in batches}
     assert node.ask(1).must_wait
     assert node.end(batches[0]) == 1
     changed = cluster.changes(other.join)
-    assert changed == {"rec/uid-b": None, "node:uid-b/inc": "2"}
+    assert changed == {"rec/uid-b": None, "node:uid-b/inc": "2", "node:uid-b/run": "run-1"}
     assert [b.epoch for b in other.claim()] == [1]
     assert node.end(batches[1]) == 1, "what runs keeps the epoch it was claimed in"
     assert cluster.store.submit(cluster.submission())[0] == 1002
@@ -87,6 +87,57 @@ def test_second_restart_waits_again(cluster: Cluster) -> None:
     node.join()
     assert len(other.claim()) == 1
     assert cluster.field("meta", "epoch") == "2"
+
+
+def test_same_number_in_two_batches(cluster: Cluster) -> None:
+    """A task left a batch and is taken back in an older one, of a time that was rolled back."""
+    node = cluster.node()
+    job = cluster.submit(3)
+    copy = cluster.copy()
+    [old] = node.claim(1, {job: 3})
+    cluster.roll_back(copy)
+    node.held.clear()
+    node.join()
+    other = cluster.submit()
+    node.store.reconcile([old])
+    node.finish(old, [RETURNED] * 3)
+    [new] = [b for b in node.claim(2, {job: 3}) if b.job != other]
+    node.finish(new, [LOST, CD, 0])
+    assert node.store.reconcile([old, new])[new.slot] == b"001"
+    assert node.finish(new, [CD] * 3) == 1
+    assert node.finish(old, [CD] * 3) == 1
+    assert cluster.states(job) == "CD CD CD"
+
+
+def test_numbers_are_new_after_each_rollback(cluster: Cluster) -> None:
+    """Twice the same copy: the store forgets, its nodes remember."""
+    node, other = cluster.node("a"), cluster.node("b")
+    copy, seen = cluster.copy(), set()
+    for order in ((node, other), (other, node), (node, other)):
+        cluster.roll_back(copy)
+        for each in order:
+            each.join()
+        job = cluster.submit()
+        [batch] = order[0].claim()
+        assert {("job", job), ("epoch", batch.epoch)}.isdisjoint(seen)
+        seen |= {("job", job), ("epoch", batch.epoch)}
+        order[0].held.clear()
+        cluster.submit()
+        [batch] = order[1].claim()
+        seen.add(("epoch", batch.epoch))
+        order[1].held.clear()
+
+
+def test_numbers_are_new_when_all_was_deleted(cluster: Cluster) -> None:
+    node = cluster.node()
+    for _ in range(3):
+        cluster.restart()
+        node.join()
+    job = cluster.submit()
+    cluster.roll_back({})
+    node.join()
+    assert cluster.field("meta", "epoch") == "4"
+    assert cluster.submit() > job
 
 
 def test_only_page_by_page_and_the_last_ends_it(cluster: Cluster) -> None:
@@ -169,6 +220,22 @@ def test_rolled_back_appends(cluster: Cluster) -> None:
     assert node.join() == {old.slot: b"11", new.slot: b"00"}
     cluster.store.append(job, uid, 2, 2, b"", b"")
     assert cluster.states(job) == "R R PD PD"
+
+
+def test_rolled_back_append_cuts_a_batch(cluster: Cluster) -> None:
+    node = cluster.node()
+    job = cluster.submit(0, is_open=True)
+    uid = cluster.uid(job)
+    cluster.store.append(job, uid, 0, 2, b"", b"")
+    copy = cluster.copy()
+    cluster.store.append(job, uid, 2, 2, b"", b"")
+    [batch] = node.claim(1, {job: 4})
+    assert batch.count == 4
+    cluster.roll_back(copy)
+    assert node.join() == {batch.slot: b"1100"}
+    cluster.store.append(job, uid, 2, 2, b"", b"")
+    assert node.end(batch, LOST) == 2
+    assert cluster.states(job) == "PD PD PD PD"
 
 
 def test_cancelled_before_its_nodes_are_back(cluster: Cluster) -> None:

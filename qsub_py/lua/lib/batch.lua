@@ -1,7 +1,7 @@
 -- Batches: what a slot of a node holds, and how their tasks leave it.
 -- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask"; mask has
--- a '0' for each task that is not this batch's (another node may run it under the same attempt
--- number); '' means that all are.
+-- a '0' for each task that is not this batch's any more (another may run it, after a rollback even
+-- under the same attempt number); '' means that all are.
 local LOST, RETURNED = 15, 14
 
 local function load_batch(uid, slot)
@@ -87,7 +87,7 @@ local function leave(j, b, codes)
     b.left = b.left - b.count
     return codes, b.count, 0, b.count
   end
-  local out, ok, again, ended = {}, {}, {}, 0
+  local out, ok, keeps, again, ended = {}, {}, {}, {}, 0
   local accepted, count = 0, b.count
   -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
   -- while another node runs it under the same attempt number.
@@ -95,9 +95,9 @@ local function leave(j, b, codes)
   while stays > 0 and string.byte(codes, stays) == RETURNED do stays = stays - 1 end
   for i = 1, count do
     local byte, code = string.byte(bytes, i), string.byte(codes, i) or 0
-    ok[i] = '\0'
+    ok[i], keeps[i] = '\0', string.sub(b.mask, i, i) == '0' and '0' or '1'
     if (code >= CD and code <= DF or code >= 13 and code <= LOST) and owns(b, i, byte) then
-      accepted = accepted + 1
+      accepted, keeps[i] = accepted + 1, '0'
       local from = (j.fate ~= 0 or byte >= CG * 16) and 'c2' or 'c1'
       local to, number = code, byte % 16
       if code >= 13 then to, number = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
@@ -115,7 +115,7 @@ local function leave(j, b, codes)
   if accepted > 0 then
     redis.call('SETRANGE', key('st', j.id), b.first, table.concat(out))
   end
-  b.count, b.left = stays, b.left - accepted
+  b.count, b.left, b.mask = stays, b.left - accepted, table.concat(keeps, '', 1, stays)
   local i = 1
   while i <= #again do
     local n = i

@@ -1,0 +1,220 @@
+"""What the store should do, in plain Python: no keys, no cursor, no bytes, no slices.
+
+A task is a state, the last attempt number and the batch that runs it. Which task a claim gives
+out is the store's choice; the model only says whether it was a legal one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from qsub_py.model import Batch
+from store.driver import LOST, RETURNED
+
+ENDS = {3: "CD", 4: "F", 5: "CA", 6: "TO", 8: "NF"}
+LAPSED = 13
+#: (node, slot, job, first, attempt, epoch): the fencing token.
+Key = tuple[str, int, int, int, int, int]
+
+
+@dataclass
+class Task:
+    state: str = "PD"
+    attempt: int = 0
+    crashes: int = 0
+    last_crash: int = 0
+    holder: Key | None = None
+
+
+@dataclass
+class Job:
+    cpus: int
+    gpus: int
+    limit: int
+    requeue: bool
+    is_open: bool
+    is_held: bool
+    tasks: list[Task]
+    fate: str = ""
+    unfit: set[str] = field(default_factory=set)
+
+    def count(self, *states: str) -> int:
+        return sum(task.state in states for task in self.tasks)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.is_open and self.count("PD", "R", "CG") == 0
+
+    @property
+    def startable(self) -> int:
+        """How many of its tasks may start now."""
+        waiting = 0 if self.is_held else self.count("PD")
+        return min(waiting, self.limit - self.count("R", "CG")) if self.limit else waiting
+
+
+@dataclass
+class NodeHas:
+    cpus: int
+    gpus: int
+    is_live: bool = True
+    is_draining: bool = False
+
+
+def key_of(node: str, batch: Batch) -> Key:
+    return (node, batch.slot, batch.job, batch.first, batch.attempt, batch.epoch)
+
+
+class Model:
+    """All that the store should know."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.nodes: dict[str, NodeHas] = {}
+        #: Batches that are held -> (one past their last position, cpus, gpus).
+        self.batches: dict[Key, tuple[int, int, int]] = {}
+
+    def free(self, node: str) -> tuple[int, int]:
+        """Return the free cpus and GPUs of a node."""
+        mine = [size for key, size in self.batches.items() if key[0] == node]
+        has = self.nodes[node]
+        return has.cpus - sum(s[1] for s in mine), has.gpus - sum(s[2] for s in mine)
+
+    def room(self, node: str, job: Job) -> int:
+        """How many slots for this job a node has."""
+        cpus, gpus = self.free(node)
+        return min(cpus // job.cpus, gpus // job.gpus if job.gpus else cpus)
+
+    def held(self, key: Key) -> list[tuple[int, Task]]:
+        """Return the tasks (with their positions) that a batch runs."""
+        job = self.jobs.get(key[2])
+        return [(p, t) for p, t in enumerate(job.tasks if job else []) if t.holder == key]
+
+    def claimable(self, node: str) -> list[int]:
+        """Return the jobs of which this node should get something."""
+        return [
+            number for number, job in self.jobs.items()
+            if job.startable > 0 and self.room(node, job) > 0 and node not in job.unfit
+        ]  # fmt: skip
+
+    def claim(self, node: str, batch: Batch) -> None:
+        """Note what a claim gave out; AssertionError when it must not."""
+        job = self.jobs[batch.job]
+        assert not self.nodes[node].is_draining, "a drained node got work"
+        assert batch.job in self.claimable(node), f"{batch} is nothing for {node}"
+        assert batch.count <= job.startable, f"{batch} is more than may start"
+        key = key_of(node, batch)
+        for position in range(batch.first, batch.first + batch.count):
+            task = job.tasks[position]
+            assert task.state == "PD", f"{batch} gives out what is {task}"
+            assert task.attempt == batch.attempt - 1, f"{batch} has a wrong number for {task}"
+            task.state, task.attempt, task.holder = "R", batch.attempt, key
+        self.batches[key] = (batch.first + batch.count, job.cpus, job.gpus)
+
+    def leave(self, key: Key, codes: dict[int, int]) -> int:
+        """Move tasks out of a batch; returns how many were its own."""
+        if key not in self.batches:
+            return 0
+        end, cpus, gpus = self.batches[key]
+        stays = end
+        while stays > key[3] and codes.get(stays - 1) == RETURNED:
+            stays -= 1
+        job, accepted = self.jobs[key[2]], 0
+        for position, task in self.held(key):
+            if code := codes.get(position, 0):
+                self._leave_one(job, task, code, position >= stays)
+                accepted += 1
+        if accepted:
+            self.batches[key] = (stays, cpus, gpus)
+        if not self.held(key):
+            del self.batches[key]
+        return accepted
+
+    def _leave_one(self, job: Job, task: Task, code: int, is_tail: bool) -> None:
+        task.holder = None
+        if code in ENDS:
+            task.state = ENDS[code]
+        elif job.fate or task.state == "CG":
+            task.state = job.fate or "CA"
+        else:
+            task.state = "PD"
+            if code == RETURNED and is_tail:
+                task.attempt -= 1
+            if code == LOST and not job.requeue:
+                task.state = "NF"
+            elif code == LOST and task.attempt > task.last_crash:
+                task.crashes, task.last_crash = task.crashes + 1, task.attempt
+                task.state = "NF" if task.crashes >= 3 else "PD"
+
+    def drop(
+        self, node: str, code: int, unless: Callable[[Key, Task], bool] = lambda k, t: False
+    ) -> None:
+        """Take all that a node holds from it, but for some tasks."""
+        for key in [key for key in self.batches if key[0] == node]:
+            self.leave(key, {p: code for p, t in self.held(key) if not unless(key, t)})
+
+    def lapse(self, node: str) -> None:
+        """Its lease is over; what must not be reissued stays with it, unless it was cancelled."""
+        self.nodes[node].is_live = False
+        self.drop(node, LAPSED, lambda k, t: not self.jobs[k[2]].requeue and t.state == "R")
+
+    def reconcile(self, node: str, batches: Sequence[Batch]) -> dict[int, bytes]:
+        """Return the masks; the node now holds what they say, and nothing else."""
+        masks, slots = {}, {batch.slot for batch in batches}
+        for key in [k for k in self.batches if k[0] == node and k[1] not in slots]:
+            self.leave(key, {p: RETURNED for p in range(key[3], self.batches[key][0])})
+        for batch in batches:
+            key = key_of(node, batch)
+            if key not in self.batches and not any(k[:2] == key[:2] for k in self.batches):
+                self._take_back(key, batch)
+            mine = {p for p, _ in self.held(key)} if key in self.batches else set()
+            masks[batch.slot] = b"".join(
+                b"1" if batch.first + i in mine else b"0" for i in range(batch.count)
+            )
+        return masks
+
+    def _take_back(self, key: Key, batch: Batch) -> None:
+        job = self.jobs.get(batch.job)
+        tasks = job.tasks[batch.first : batch.first + batch.count] if job else []
+        mine = [t for t in tasks if t.state == "PD" and t.attempt <= batch.attempt]
+        for task in mine:
+            task.state, task.attempt, task.holder = "R", batch.attempt, key
+        if job and mine:
+            self.batches[key] = (batch.first + batch.count, job.cpus, job.gpus)
+
+    def cancel(self, number: int, positions: Sequence[int] | None) -> None:
+        """Cancel tasks, or the whole job for good."""
+        job = self.jobs[number]
+        if positions is None and not job.fate and not job.has_ended:
+            self.doom(job, "CA")
+        for position in positions or ():
+            if not job.fate and position < len(job.tasks):
+                task = job.tasks[position]
+                task.state = {"PD": "CA", "R": "CG"}.get(task.state, task.state)
+        for key in [k for k in self.batches if k[2] == number and not self.nodes[k[0]].is_live]:
+            self.leave(key, {p: LAPSED for p, t in self.held(key) if t.state == "CG"})
+
+    def doom(self, job: Job, fate: str) -> None:
+        """Give up a whole job."""
+        job.fate, job.is_open = fate, False
+        for task in job.tasks:
+            task.state = {"PD": fate, "R": "CG"}.get(task.state, task.state)
+
+    def give_back(self, node: str, batch: Batch, codes: dict[int, int]) -> int:
+        """Return tasks that a node cannot start; the job may have no hope left."""
+        job = self.jobs[batch.job]
+        job.unfit.add(node)
+        accepted = self.leave(key_of(node, batch), codes)
+        may = [n for n, has in self.nodes.items()
+               if has.is_live and has.cpus >= job.cpus and has.gpus >= job.gpus]  # fmt: skip
+        if not job.has_ended and not job.fate and not set(may) - job.unfit:
+            self.doom(job, "F")
+        return accepted
+
+    def requeue(self, number: int, first: int, last: int, states: set[str]) -> None:
+        """Run ended tasks again."""
+        for task in self.jobs[number].tasks[first : last + 1]:
+            if task.state in states:
+                if task.state == "NF":
+                    task.crashes = task.last_crash = 0
+                task.state = "PD"
