@@ -93,6 +93,21 @@ def test_not_taken_back_when_reissued_and_returned(
     assert cluster.changes(lambda: other.end(moved, RETURNED)) == {}
 
 
+def test_not_taken_back_when_reissued_and_lapsed(
+    cluster: Cluster, node: Node, other: Node
+) -> None:
+    """The second holder may have begun, and comes back with it."""
+    job = cluster.submit()
+    [batch] = node.claim()
+    node.lapse()
+    [moved] = other.claim()
+    cluster.node("c")
+    other.lapse()
+    assert node.join() == {batch.slot: b"0"}
+    assert other.join() == {moved.slot: b"1"}
+    assert cluster.bytes_of(job) == [("R", 2)]
+
+
 def test_not_taken_back_when_cancelled(cluster: Cluster, node: Node) -> None:
     job = cluster.submit(4)
     [batch] = node.claim(1, {job: 3})
