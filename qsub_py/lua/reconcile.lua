@@ -16,12 +16,13 @@ if no then return {no} end
 tick()
 local node = load_node(uid)
 
--- Devices for a batch that is taken back: those the agent names, else any that are free.
+-- Devices for a batch that is taken back: those the agent names, for these it uses, whoever else
+-- has them; else any that are free.
 local function devices(count, named)
-  local want, chosen, rest = {}, {}, {}
-  for g in string.gmatch(named, '%d+') do want[g] = true end
+  local chosen, taken, rest = {}, {}, {}
+  for g in string.gmatch(named, '%d+') do chosen[#chosen + 1], taken[g] = g, true end
   for _, g in ipairs(node.gpus_free) do
-    if want[g] then chosen[#chosen + 1] = g else rest[#rest + 1] = g end
+    if not taken[g] then rest[#rest + 1] = g end
   end
   while #chosen < count and #rest > 0 do chosen[#chosen + 1] = table.remove(rest, 1) end
   node.gpus_free = rest

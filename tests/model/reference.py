@@ -71,14 +71,15 @@ class Model:
     def __init__(self) -> None:
         self.jobs: dict[int, Job] = {}
         self.nodes: dict[str, NodeHas] = {}
-        #: Batches that are held -> (one past their last position, cpus, gpus).
-        self.batches: dict[Key, tuple[int, int, int]] = {}
+        #: Batches that are held -> (one past their last position, cpus, devices).
+        self.batches: dict[Key, tuple[int, int, tuple[int, ...]]] = {}
 
     def free(self, node: str) -> tuple[int, int]:
         """Return the free cpus and GPUs of a node."""
         mine = [size for key, size in self.batches.items() if key[0] == node]
         has = self.nodes[node]
-        return has.cpus - sum(s[1] for s in mine), has.gpus - sum(s[2] for s in mine)
+        used = {device for size in mine for device in size[2]}
+        return has.cpus - sum(size[1] for size in mine), has.gpus - len(used)
 
     def room(self, node: str, job: Job) -> int:
         """How many slots for this job a node has."""
@@ -103,19 +104,22 @@ class Model:
         assert not self.nodes[node].is_draining, "a drained node got work"
         assert batch.job in self.claimable(node), f"{batch} is nothing for {node}"
         assert batch.count <= job.startable, f"{batch} is more than may start"
+        assert len(batch.gpus) == job.gpus, f"{batch} has not its devices"
+        used = {g for k, size in self.batches.items() if k[0] == node for g in size[2]}
+        assert used.isdisjoint(batch.gpus), f"{batch} has a device that is used"
         key = key_of(node, batch)
         for position in range(batch.first, batch.first + batch.count):
             task = job.tasks[position]
             assert task.state == "PD", f"{batch} gives out what is {task}"
             assert task.attempt == batch.attempt - 1, f"{batch} has a wrong number for {task}"
             task.state, task.attempt, task.holder = "R", batch.attempt, key
-        self.batches[key] = (batch.first + batch.count, job.cpus, job.gpus)
+        self.batches[key] = (batch.first + batch.count, job.cpus, batch.gpus)
 
     def leave(self, key: Key, codes: dict[int, int]) -> int:
         """Move tasks out of a batch; returns how many were its own."""
         if key not in self.batches:
             return 0
-        end, cpus, gpus = self.batches[key]
+        end, cpus, devices = self.batches[key]
         stays = end
         while stays > key[3] and codes.get(stays - 1) == RETURNED:
             stays -= 1
@@ -125,7 +129,7 @@ class Model:
                 self._leave_one(job, task, code, position >= stays)
                 accepted += 1
         if accepted:
-            self.batches[key] = (stays, cpus, gpus)
+            self.batches[key] = (stays, cpus, devices)
         if not self.held(key):
             del self.batches[key]
         return accepted
@@ -180,7 +184,7 @@ class Model:
         for task in mine:
             task.state, task.attempt, task.holder = "R", batch.attempt, key
         if job and mine:
-            self.batches[key] = (batch.first + batch.count, job.cpus, job.gpus)
+            self.batches[key] = (batch.first + batch.count, job.cpus, batch.gpus)
 
     def cancel(self, number: int, positions: Sequence[int] | None) -> None:
         """Cancel tasks, or the whole job for good."""

@@ -157,7 +157,8 @@ class Audit:
             if int(float(row[free])) != int(row[total]) - booked:
                 found.append(f"{free} of {uid} is {row[free]}, booked {booked} of {row[total]}")
         devices = [g for g in row["gpus_free"].split(",") if g]
-        devices += [g for b in mine for g in b.gpus]
+        # One that was taken back may be held twice.
+        devices += {g for b in mine for g in b.gpus}
         if sorted(map(int, devices)) != list(range(int(row["gpus"]))):
             found.append(f"GPUs of {uid}: {row['gpus_free']} free, booked {[b.gpus for b in mine]}")
         return found

@@ -183,6 +183,26 @@ def test_devices_are_booked_again(cluster: Cluster) -> None:
     assert cluster.field("node:uid-a", "gpus_free") == "1,2,3"
 
 
+def test_a_device_held_twice_is_free_when_both_ended(cluster: Cluster) -> None:
+    node = cluster.node("a", gpus=1)
+    cluster.node("b", gpus=1)
+    first, second = cluster.submit(gpus=1), cluster.submit(gpus=1)
+    [one] = node.claim()
+    node.lapse()
+    node.hello()
+    node.store.reconcile([])
+    cluster.store.hold(first)
+    [two] = node.claim()
+    assert (two.job, two.gpus) == (second, (0,))
+    node.join()
+    cluster.store.release(first)
+    free = []
+    for batch in (one, two):
+        assert node.end(batch) == 1
+        free.append(cluster.field("node:uid-a", "gpus_free"))
+    assert free == ["", "0"]
+
+
 def test_attempts_above_14(cluster: Cluster, node: Node, other: Node) -> None:
     job = cluster.submit()
     for _ in range(16):

@@ -32,7 +32,15 @@ local function free_batch(uid, b, node)
   if not node then return end
   node.cpus_free = node.cpus_free + b.cpus
   node.mem_free = node.mem_free + b.mem
-  for g in string.gmatch(b.gpus, '%d+') do node.gpus_free[#node.gpus_free + 1] = g end
+  if b.gpus == '' then return end
+  -- A batch that was taken back may hold a device that another one holds too.
+  local still = ','
+  for _, text in ipairs(redis.call('HVALS', key('slots', uid))) do
+    still = still .. string.match(text, '^' .. string.rep('[^|]*|', 8) .. '([^|]*)') .. ','
+  end
+  for g in string.gmatch(b.gpus, '%d+') do
+    if not has(still, g) then node.gpus_free[#node.gpus_free + 1] = g end
+  end
 end
 
 local function book_batch(uid, b, node)
