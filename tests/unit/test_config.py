@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qsub_py import config, config_keys, config_paths
+from qsub_py import config, config_keys, config_paths, config_toml
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, SpecError
 
@@ -50,13 +50,13 @@ def test_no_file_means_defaults() -> None:
 
 def test_the_example_shows_every_key_with_its_default() -> None:
     assert config.load_file(EXAMPLE) == Config()
-    shown = config._parse_toml(EXAMPLE.read_text(), EXAMPLE)
+    shown = config_toml._parse_toml(EXAMPLE.read_text(), EXAMPLE)
     for keys, _ in config._leaves(Config()):
         table = shown
         for key in keys[:-1]:
             table = table[key]
         assert keys[-1] in table, keys
-        line = config._line_of(EXAMPLE.read_text(), keys)
+        line = config_toml._line_of(EXAMPLE.read_text(), keys)
         above = EXAMPLE.read_text().splitlines()[line - 2]
         assert above.startswith("#"), f"{keys} has no comment"
 

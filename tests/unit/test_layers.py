@@ -21,13 +21,13 @@ ROOT = Path(qsub_py.__file__).parent
 #: Layer 0: pure.
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
-    *("failures", "reasons", "sweep", "dialect"),
+    *("failures", "reasons", "sweep", "dialect", "hosts"),
 }
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
-FAMILIES = {"config", "server", "store", "payload", "ssh"}
+FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
 #: Layer 2 that both the client's and the node's side use.
-SHARED = {"reach"}
+SHARED = {"reach", "upstream"}
 #: Who alone may import what from outside.
 OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli"}
 #: What a pure module has no use for.
