@@ -63,6 +63,63 @@ class NodeError(QsubError):
     """A node could not be started, stopped or reached."""
 
 
+class SshError(NodeError):
+    """A host could not be used over SSH; the message names the host and the cause."""
+
+
+class HostUnreachable(SshError):
+    """No SSH server answers: name, network, refused, silent or not SSH. Worth another try."""
+
+    exit_code = 75
+
+
+class HostKeyUnknown(SshError):
+    """The host's key is in no known_hosts file; `ssh.trust` adds it."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str = "",
+        hostname: str = "",
+        port: int = 22,
+        key_type: str = "",
+        fingerprint: str = "",
+        key_line: str = "",
+        file: str = "",
+        may_ask: bool = True,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.hostname, self.port = hostname, port
+        self.key_type, self.fingerprint = key_type, fingerprint
+        #: What `ssh.trust` appends, and to which file.
+        self.key_line, self.file = key_line, file
+        #: False where the configuration says StrictHostKeyChecking yes: refuse, do not ask.
+        self.may_ask = may_ask
+
+
+class HostKeyChanged(SshError):
+    """The host shows another key than known_hosts has for it, or a revoked one."""
+
+    exit_code = 77
+
+
+class AuthenticationFailed(SshError):
+    """The host accepts none of the keys and answers it was offered."""
+
+    exit_code = 77
+
+
+class ForwardRefused(SshError):
+    """The host's SSH server forbids to forward ports."""
+
+
+class SshLost(SshError):
+    """A connection that stood is gone."""
+
+    exit_code = 75
+
+
 class JobError(QsubError):
     """A job did not do what was asked."""
 
