@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from qsub_py import activation
 from qsub_py import environ as environment
 from qsub_py.cli.common import user_name, whole
 from qsub_py.cli.options import Request
@@ -148,9 +149,9 @@ def _with_program(
     spec: JobSpec, request: Request, work: Work, environ: Mapping[str, str]
 ) -> JobSpec:
     """Add what runs, with which interpreter, in which environment."""
-    directory = environment.find_environment(request.env, environ)
+    directory = activation.find_environment(request.env, environ)
     python = environment.interpreter(request.python, directory, environ)
-    env = environment.activated(environment.exported(request.export, environ), directory)
+    env = activation.activated(environment.exported(request.export, environ), directory)
     spec = replace(spec, env=env, python=python.python, python_hint=python.hint)
     if work.function:
         minor = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from qsub_py.activation import activated
 from qsub_py.cli import common, submitting
 from qsub_py.cli.functions import read_arguments
 from qsub_py.cli.qsub import qsub
 from qsub_py.cli.spec import Draft
-from qsub_py.environ import activated, exported, interpreter
+from qsub_py.environ import exported, interpreter
 from qsub_py.model import JobSpec
 from qsub_py.payload import unpack_function
 
@@ -282,7 +283,7 @@ def test_grid_engine_words_are_foreign_only_in_its_jobs() -> None:
 
 
 def test_conda_environments_are_found_without_conda(tmp_path: Path) -> None:
-    from qsub_py.environ import find_environment
+    from qsub_py.activation import find_environment
 
     root = tmp_path / "conda"
     for name in (".", "envs/ml"):
