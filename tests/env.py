@@ -10,8 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,7 @@ from qsub_py.model import JobInfo, State
 from qsub_py.node import local
 from qsub_py.reach import endpoint
 from qsub_py.store import Store
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float = 30.0, what: str = "") -> Any:
-    """Return the first true value of `condition`; fail when it stays false."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"never came true: {what or condition}")
-        time.sleep(0.02)
+from waiting import wait_until as wait_until
 
 
 def alive(pid: int) -> bool:
