@@ -44,23 +44,41 @@ def load_keys(cluster: str) -> dict[str, bytes]:
     return _read(key_path(cluster), cluster)
 
 
-def install_key(cluster: str, key: bytes) -> str:
-    """Write a key that came from elsewhere (to a new node) and return its id.
+def key_text(cluster: str) -> str:
+    """Return the text of the key file, to be installed on another host; raises ConfigError."""
+    _read(key_path(cluster), cluster)
+    return key_path(cluster).read_text("ascii")
 
-    The same key again changes nothing; raises ConfigError when another one is there.
+
+def install_keys(cluster: str, text: str) -> None:
+    """Write a key file that came from the head to this host of its cluster.
+
+    A file that shares a key with it is of the same cluster and is replaced (keys were rotated);
+    raises ConfigError when another cluster's is there, or `text` is damaged.
     """
-    path = key_path(cluster)
-    if not path.exists():
-        _create(path, key)
-    if key_id_of(key) not in _read(path, cluster):
-        raise ConfigError(
-            f"{path} holds another key", hint="delete it if this host belongs to no other cluster"
-        )
-    return key_id_of(key)
+    path, new = key_path(cluster), _parse(text.encode())
+    if not new:
+        raise ConfigError("the keys that were sent are damaged")
+    if path.exists():
+        old = _read(path, cluster)
+        if old == new:
+            return
+        if not old.keys() & new.keys():
+            raise ConfigError(
+                f"{path} holds the key of another cluster that is also called {cluster}",
+                hint="give the cluster another name (QSUB_CLUSTER), or delete that file there",
+            )
+    private_dir(path.parent, cure="set XDG_CONFIG_HOME to a directory you can write to")
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        if create_once(draft, text.encode()):
+            draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _create(path: Path, key: bytes = b"") -> None:
-    key = key or os.urandom(KEY_BYTES)
+def _create(path: Path) -> None:
+    key = os.urandom(KEY_BYTES)
     private_dir(path.parent, cure="set XDG_CONFIG_HOME to a directory you can write to")
     try:
         create_once(path, f"{key_id_of(key)} {key.hex()}\n".encode())

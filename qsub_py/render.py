@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from qsub_py.text import safe
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
     from rich.table import Table as RichTable
 
 #: Below this a table is unreadable anyway; narrower terminals wrap it.
@@ -180,3 +182,76 @@ def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, note: bar.update(
             number, completed=done, total=total, note=safe(note)
         )
+
+
+class Board:
+    """What goes on at several places at once: a line each, gone when it is done."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
+        self._live: Live | None = None
+        self._lock = threading.RLock()
+
+    def tell(self, name: str, text: str) -> None:
+        """Show what is being done at `name`."""
+        with self._lock:
+            self._lines[name] = text
+            self._show()
+
+    def finish(self, name: str, line: str = "") -> None:
+        """Take its line away and print how it ended to standard output, if there is a line."""
+        with self._lock:
+            self._lines.pop(name, None)
+            self._show()
+            if line and self._live is not None:
+                self._live.console.print(_plain(line), soft_wrap=True)
+            elif line:
+                print(safe(line), flush=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Clear the board while something is asked."""
+        with self._lock:
+            if self._live is not None:
+                self._live.stop()
+            try:
+                yield
+            finally:
+                if self._live is not None:
+                    self._live.start()
+
+    def _show(self) -> None:
+        if self._live is not None:
+            self._live.update(_board_table(self._lines))
+
+
+def _plain(line: str) -> Any:
+    from rich.text import Text
+
+    return Text(safe(line))
+
+
+def _board_table(lines: dict[str, str]) -> RichTable:
+    from rich.table import Table as RichTable
+
+    shown = RichTable(box=None, show_header=False, pad_edge=False)
+    for name, text in lines.items():
+        shown.add_row(_plain(name), _plain(text))
+    return shown
+
+
+@contextmanager
+def board() -> Iterator[Board]:
+    """Show a `Board` while the block runs; only on a terminal it is more than its last lines."""
+    made = Board()
+    if not is_terminal() or os.environ.get("TERM") == "dumb":
+        yield made
+        return
+    from rich.live import Live
+
+    with Live(_board_table({}), console=_console(sys.stdout), transient=True) as live:
+        made._live = live
+        try:
+            yield made
+        finally:
+            made._live = None

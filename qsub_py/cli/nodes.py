@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -18,7 +15,6 @@ from qsub_py.cli.tasks import seconds
 from qsub_py.config import Config, redact
 from qsub_py.errors import ConfigError, NodeError
 from qsub_py.model import NodeInfo
-from qsub_py.text import safe
 from qsub_py.units import format_size
 
 if TYPE_CHECKING:
@@ -89,54 +85,6 @@ def switch(client: Client, node: NodeInfo, *, drains: bool, reason: str = "") ->
         client.ask(lambda store: store.drain(node.uid, reason=reason))
     else:
         client.ask(lambda store: store.resume(node.uid))
-
-
-def restart_local(config: Config, names: Sequence[str]) -> list[str]:
-    """Start the agents of this host's running nodes anew; returns their names."""
-    from qsub_py.node import local
-
-    here = [(settings, where) for settings, where, is_up in local.local_nodes(config) if is_up]
-    unknown = set(names) - {settings.name for settings, _ in here}
-    if unknown or not here:
-        what = f"called {', '.join(sorted(unknown))} runs" if unknown else "runs"
-        raise NodeError(f"no node {what} on this host", hint="start one with `qnode start`")
-    done = []
-    for settings, node_dir in here:
-        if names and settings.name not in names:
-            continue
-        pid = int((node_dir / "agent.pid").read_text())
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        while local.is_running(node_dir) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        local.start(
-            config, name=settings.name, cpus=settings.cpus, mem_bytes=settings.mem_bytes,
-            gpus=settings.gpus, features=settings.features, queues=settings.queues,
-        )  # fmt: skip
-        done.append(settings.name)
-    return done
-
-
-def print_logs(config: Config, name: str | None, count: int) -> None:
-    """Print the last lines of the logs of a node's agent and keeper."""
-    from qsub_py.node.local import local_nodes
-
-    found = [
-        (settings, where)
-        for settings, where, is_up in local_nodes(config)
-        if settings.name == name or (name is None and is_up)
-    ]
-    if not found:
-        raise NodeError(f"no node {name or ''} was started on this host".replace("  ", " "))
-    for settings, node_dir in found:
-        for kind in ("agent", "keeper"):
-            path = node_dir / f"{kind}.log"
-            if not path.exists() or not path.stat().st_size:
-                continue
-            print(f"==> {settings.name} {kind}: {path} <==")
-            with open(path, encoding="utf-8", errors="replace") as file:
-                for line in deque(file, maxlen=count):
-                    print(safe(line.rstrip("\n"), keep="\t"))
 
 
 def start_server(config: Config) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -36,39 +38,66 @@ def qnode() -> None:
 
 @qnode.command("start")
 @click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@click.option("-f", "--file", metavar="FILE", help="Start on the hosts of this hosts.toml.")
 @click.option("--cpus", metavar="N", help="Processors that jobs may use (all).")
 @click.option("--mem", metavar="SIZE", help="Memory that jobs may use (all).")
 @click.option("--gpus", metavar="N", help="GPUs that jobs may use (all).")
-@click.option("--name", metavar="NAME", help="Name of the node (the host's).")
+@click.option("--name", metavar="NAME", help="Name of a node of this host (the host's).")
 @click.option("--features", metavar="WORD,...", help="Words that jobs can ask for.")
 @click.option("--queues", metavar="NAME,...", help="Queues that it serves (main).")
+@click.option("--python", metavar="PATH", help="Python that runs the node there (looked for).")
+@click.option("--env", metavar="DIR", help="Environment of the jobs there (DIR or conda:NAME).")
+@click.option("--avoid-busy-gpus", is_flag=True, help="Give no GPU that others use.")
+@click.option("--accept-new", is_flag=True, help="Trust host keys that are not known yet.")
 @common.options
-def start(hosts: tuple[str, ...], cpus: str | None, mem: str | None, gpus: str | None,
-          name: str | None, features: str | None, queues: str | None) -> None:  # fmt: skip
-    """Start a node on this host; one that runs already is left alone."""
-    if hosts:
-        raise SpecError("`qnode start HOST` is not supported yet",
-                        hint="log in there and run `qnode start`")  # fmt: skip
+def start(hosts: tuple[str, ...], file: str | None, name: str | None, python: str | None,
+          accept_new: bool, **options: Any) -> int:  # fmt: skip
+    """Start a node on this host, or on each HOST by SSH; one that runs already is left alone.
+
+    A HOST is what ssh takes, [user@]host[:port]; node[01-12] and @group (of hosts.toml) are many.
+    Nothing need be installed there but python3 (3.10 or newer).
+    """
     settings = config.load()
-    wanted = settings.node
-    size = _memory(mem, wanted.mem)
-    cpu_count = (
-        common.whole(cpus, "--cpus", least=1, most=4096) if cpus is not None else wanted.cpus
-    )
-    gpu_count = (
-        common.whole(gpus, "--gpus", least=0, most=1024) if gpus is not None else wanted.gpus
-    )
+    wanted = _sizes(options)
+    if not hosts and file is None:
+        _start_here(settings, name, wanted)
+        return 0
+    if name is not None:
+        raise SpecError("--name is for a node of this host", hint="hosts are named as ssh does")
+    from qsub_py.cli import fleet
+
+    found = fleet.find_hosts(hosts, file)
+    if python is not None:
+        found = [replace(host, options=replace(host.options, python=python)) for host in found]
+    options = dict.fromkeys((host.name for host in found), wanted)
+    return fleet.start_hosts(settings, found, options, accepts_new=accept_new)
+
+
+def _sizes(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the options of `start` say of a node, None where nothing was said."""
+    cpus, mem, gpus, env = (options[name] for name in ("cpus", "mem", "gpus", "env"))
+    return {
+        "cpus": None if cpus is None else common.whole(cpus, "--cpus", least=1, most=4096),
+        "mem_bytes": None if mem is None else _memory(mem),
+        "gpus": None if gpus is None else common.whole(gpus, "--gpus", least=0, most=1024),
+        "features": _names(options["features"], "--features") or None,
+        "queues": _names(options["queues"], "--queues") or None,
+        "env": env,
+        "avoid_busy_gpus": options["avoid_busy_gpus"] or None,
+    }
+
+
+def _start_here(settings: config.Config, name: str | None, wanted: dict[str, Any]) -> None:
     from qsub_py.node import local
 
-    started = local.start(
-        settings,
-        name=_name(name) if name is not None else wanted.name,
-        cpus=cpu_count or None,
-        mem_bytes=size,
-        gpus=None if gpu_count < 0 else gpu_count,
-        features=_names(features, "--features") or wanted.features,
-        queues=_names(queues, "--queues") or wanted.queues,
-    )
+    own = settings.node
+    configured = {
+        "cpus": own.cpus or None, "mem_bytes": parse_size(own.mem or "0") or None,
+        "gpus": own.gpus if own.gpus >= 0 else None, "features": own.features,
+        "queues": own.queues,
+    }  # fmt: skip
+    chosen = configured | {key: value for key, value in wanted.items() if value is not None}
+    started = local.start(settings, name=_name(name) if name is not None else own.name, **chosen)
     what = "runs already" if started.was_running else "is up"
     has = f"{started.cpus} cpus, {format_size(started.mem_bytes)}"
     has += f", {started.gpus} gpus" if started.gpus else ""
@@ -148,24 +177,36 @@ def resume(names: tuple[str, ...]) -> None:
 @qnode.command("restart")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @common.options
-def restart(names: tuple[str, ...]) -> None:
-    """Restart the agents of this host's nodes, for instance after an upgrade; jobs go on."""
-    from qsub_py.cli.nodes import restart_local
+def restart(names: tuple[str, ...]) -> int:
+    """Restart the agents of this host's nodes, or of those named; jobs go on.
 
-    for name in restart_local(config.load(), names):
-        print(f"node {name} is up again")
+    Nodes on other hosts get the version of qsub_py that is installed here.
+    """
+    from qsub_py.cli.life import restart
+
+    return restart(config.load(), names)
+
+
+@qnode.command("ensure")
+@common.options
+def ensure() -> int:
+    """Start what should run and does not: the server, tunnels, nodes here and elsewhere."""
+    from qsub_py.cli.life import ensure
+
+    return ensure(config.load())
 
 
 @qnode.command("logs")
 @click.argument("name", required=False, metavar="[NAME]")
 @click.option("-n", "--lines", metavar="N", help="How many lines (50).")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written.")
 @common.options
-def logs(name: str | None, lines: str | None) -> None:
-    """Show the log of a node of this host."""
-    from qsub_py.cli.nodes import print_logs
+def logs(name: str | None, lines: str | None, follow: bool) -> None:
+    """Show the log of a node, of this host or another."""
+    from qsub_py.cli.life import print_logs
 
     count = 50 if lines is None else common.whole(lines, "--lines", least=1)
-    print_logs(config.load(), name, count)
+    print_logs(config.load(), name or "", lines=count, follows=follow)
 
 
 @qnode.group("server")
@@ -201,11 +242,11 @@ def server_status(as_json: bool) -> int:
     return show_status(config.load(), as_json=as_json)
 
 
-def _memory(text: str | None, configured: str) -> int | None:
-    size = parse_size(text if text is not None else configured or "0")
-    if text is not None and size == 0:
+def _memory(text: str) -> int:
+    size = parse_size(text)
+    if size == 0:
         raise SpecError("--mem must be above 0", hint="leave it out for all there is")
-    return size or None
+    return size
 
 
 def _name(text: str) -> str:

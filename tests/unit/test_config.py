@@ -267,12 +267,24 @@ def test_retired_keys_still_verify() -> None:
     assert config.load_keys("lab") == {config.key_id_of(new): new, old_id: old}
 
 
-def test_install_key() -> None:
-    key = bytes(range(32))
-    assert config.install_key("lab", key) == config.key_id_of(key)
-    assert config.install_key("lab", key) == config.key_id_of(key)
-    with pytest.raises(ConfigError, match="holds another key"):
-        config.install_key("lab", bytes(32))
+def key_file(*keys: bytes) -> str:
+    return "".join(f"{config.key_id_of(key)} {key.hex()}\n" for key in keys)
+
+
+def test_keys_of_a_head_are_installed_and_follow_a_rotation(home: Path) -> None:
+    old, new, other = bytes(range(32)), bytes(32), bytes([7]) * 32
+    config.install_keys("lab", key_file(old))
+    config.install_keys("lab", key_file(old))
+    assert config.load_keys("lab") == {config.key_id_of(old): old}
+    config.install_keys("lab", key_file(new, old))
+    assert config.load_key("lab")[1] == new
+    assert config.key_text("lab") == key_file(new, old)
+    assert stat.S_IMODE(config_keys.key_path("lab").stat().st_mode) == 0o600
+    with pytest.raises(ConfigError, match="of another cluster that is also called lab"):
+        config.install_keys("lab", key_file(other))
+    with pytest.raises(ConfigError, match="damaged"):
+        config.install_keys("lab", "x")
+    assert config.load_key("lab")[1] == new
 
 
 def test_one_host_serves_a_cluster(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,117 @@
+"""What qnode does with hosts over SSH: start, revive, look after; a line for each host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qsub_py import render
+from qsub_py.cli import common
+from qsub_py.cli.asking import TerminalAsker, is_answered
+from qsub_py.config import Config
+from qsub_py.config_hosts import load_hosts
+from qsub_py.deploy import Deployment, Started
+from qsub_py.errors import NodeError, QsubError, SpecError
+from qsub_py.fleet import Member, members
+from qsub_py.hosts import Host
+from qsub_py.units import format_size
+
+
+def find_hosts(words: Sequence[str], file: str | None) -> list[Host]:
+    """Return the hosts that `qnode start` was told; all of a file named by -f. SpecError."""
+    book = load_hosts(Path(file).expanduser() if file is not None else None)
+    hosts = book.find(words) if words else book.all()
+    if not hosts:
+        raise SpecError(f"{book.source} names no host", hint="write [hosts.NAME] or [groups]")
+    return hosts
+
+
+def start_again(config: Config, wanted: Sequence[Member], *, restarts: bool = False) -> int:
+    """Start the nodes of hosts as they were started before; returns the exit code."""
+    options = {one.host.name: one.options or {} for one in wanted}
+    return start_hosts(config, [one.host for one in wanted], options, restarts=restarts)
+
+
+def start_hosts(
+    config: Config,
+    hosts: Sequence[Host],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    accepts_new: bool = False,
+    restarts: bool = False,
+) -> int:
+    """Start nodes on hosts, a line for each as it is decided; returns the exit code.
+
+    `options`: of each by its name, over what the host itself says. With `restarts` the agent
+    of a node that runs is started anew; what it runs goes on.
+    """
+    with _deployment(config, accepts_new=accepts_new) as (deployment, board):
+
+        def done(name: str, result: Started | QsubError) -> None:
+            if isinstance(result, Started):
+                board.finish(name, _line(result))
+            else:
+                board.finish(name)
+
+        results = deployment.start(hosts, options, done, restarts=restarts)
+    for result in results.values():
+        if isinstance(result, QsubError):
+            common.complain(f"qnode: {result}" + (f"; {result.hint}" if result.hint else ""))
+        elif result.warning:
+            common.complain(f"qnode: {result.name}: {result.warning}")
+    started = [one for one in results.values() if isinstance(one, Started)]
+    if started and started[0].way == "tunnel" and not all(one.was_running for one in started):
+        common.hint("qnode: the server is on this host: while it sleeps, jobs elsewhere wait; "
+                    "`--server-on HOST` puts it on one that stays up")  # fmt: skip
+    return _exit_code(list(results.values()))
+
+
+def _line(node: Started) -> str:
+    what = "runs already" if node.was_running else "is up"
+    if node.was_upgraded:
+        what = "is up with the new version"
+    has = f"{node.cpus} cpus, {format_size(node.mem_bytes)}"
+    has += f", {node.gpus} gpus" if node.gpus else ""
+    return f"node {node.name} {what}: {has}, Python {node.python} ({node.way})"
+
+
+def _exit_code(results: Sequence[object]) -> int:
+    codes = {error.exit_code for error in results if isinstance(error, QsubError)}
+    return codes.pop() if len(codes) == 1 else int(bool(codes))
+
+
+@contextmanager
+def _deployment(
+    config: Config, *, accepts_new: bool = False
+) -> Iterator[tuple[Deployment, render.Board]]:
+    with render.board() as board:
+        asker = TerminalAsker(board) if is_answered() else None
+        yield (
+            Deployment(
+                config,
+                told=board.tell,
+                asker=asker,
+                confirm=asker.confirm if asker else lambda unknown: False,
+                accepts_new=accepts_new,
+            ),
+            board,
+        )
+
+
+def member(config: Config, name: str) -> Member:
+    """Return a host that was started from here; NodeError."""
+    found = members(config).get(name)
+    if found is None:
+        raise NodeError(f"no node {name} was started from this host",
+                        hint="see `qnode list`; work where it was started")  # fmt: skip
+    return found
+
+
+def on_host(config: Config, name: str, action: Callable[[Any], None]) -> None:
+    """Run `action` with our code running on the host of a node; raises SshError, NodeError."""
+    host = member(config, name).host
+    with _deployment(config) as (deployment, board), deployment.remote(host) as remote:
+        board.finish(name)
+        action(remote)

@@ -1,0 +1,84 @@
+"""The life of nodes on this host and on those started from it: revive, restart, logs, doctor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qsub_py.cli import common
+from qsub_py.config import Config
+from qsub_py.errors import NodeError
+from qsub_py.fleet import Member, members
+from qsub_py.node import control, local, local_logs
+from qsub_py.text import safe
+
+if TYPE_CHECKING:
+    from qsub_py.remote import Remote
+
+
+def restart(config: Config, names: Sequence[str]) -> int:
+    """Start the agents of nodes anew, with the version installed here; returns the exit code."""
+    here = {settings.name for settings, _, _ in local.local_nodes(config)}
+    away = [name for name in names if name not in here]
+    code = 0
+    if not names or len(away) < len(names):
+        for name in control.restart(config, [name for name in names if name in here]):
+            print(f"node {name} is up again")
+    if away:
+        from qsub_py.cli.fleet import member, start_again
+
+        code = start_again(config, [member(config, name) for name in away], restarts=True)
+    return code
+
+
+def ensure(config: Config) -> int:
+    """Start what should run and does not; returns the exit code."""
+    from qsub_py.reach import endpoint
+
+    endpoint(config)
+    for settings, node_dir, runs in local.local_nodes(config):
+        if not runs and not control.was_stopped(node_dir):
+            local.launch(node_dir)
+            print(f"node {settings.name} is up again")
+    wanted = {name: one for name, one in members(config).items() if not one.is_stopped}
+    return _ensure_members(config, wanted) if wanted else 0
+
+
+def _ensure_members(config: Config, wanted: dict[str, Member]) -> int:
+    from qsub_py import tunnel
+    from qsub_py.cli.fleet import start_again
+
+    if any(one.way == "tunnel" for one in wanted.values()):
+        tunnel.ensure(config)
+    client = common.connect()
+    up = {node.name for node in client.ask(lambda store: store.nodes()) if node.state != "lost"}
+    dead = [one for name, one in wanted.items() if name not in up]
+    return start_again(config, dead) if dead else 0
+
+
+def print_logs(config: Config, name: str, *, lines: int, follows: bool) -> None:
+    """Print the last lines of the logs of a node's agent and keeper, and what is added."""
+    here = {settings.name for settings, _, _ in local.local_nodes(config)}
+    if name and name not in here and name in members(config):
+        from qsub_py.cli.fleet import on_host
+
+        request = {"op": "logs", "cluster": config.cluster, "name": name,
+                   "lines": lines, "follows": follows}  # fmt: skip
+
+        def show(remote: Remote) -> None:
+            for answer in remote.stream(request):
+                _print(answer["text"])
+
+        on_host(config, name, show)
+        return
+    if name and name not in here:
+        raise NodeError(f"no node {name} was started on this host or from it",
+                        hint="see `qnode list`")  # fmt: skip
+    for text in local_logs.read(config, name, lines=lines, follows=follows):
+        _print(text)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(safe(text, keep="\n\t"))
+    sys.stdout.flush()

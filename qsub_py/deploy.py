@@ -1,0 +1,259 @@
+"""Nodes on many hosts at once: reach them, send what they need, start, and say how it went.
+
+One thread a host, so one slow or broken host delays no other. Knows nothing of terminals: what
+happens is told to callbacks, what must be asked is asked through an `Asker`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qsub_py import bundle, fleet, ssh, tunnel, upstream
+from qsub_py import config as configuration
+from qsub_py.bundle import Bundle
+from qsub_py.config import Config
+from qsub_py.errors import HostKeyUnknown, NodeError, QsubError
+from qsub_py.fleet import Member
+from qsub_py.hosts import Host
+from qsub_py.reach import endpoint
+from qsub_py.remote import Remote
+from qsub_py.ssh import Asker, Connection, Route, Secrets
+from qsub_py.units import parse_size
+
+T = TypeVar("T")
+
+#: How many hosts are worked on at once. More gain nothing: sshd and this process are the limit.
+_AT_ONCE = 16
+_TUNNEL_S = 30.0
+
+#: Told a host's name and what is being done there.
+Told = Callable[[str, str], None]
+#: Shown unknown host keys; whether they may be trusted.
+Confirm = Callable[[Sequence[HostKeyUnknown]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A node that is up on a host."""
+
+    name: str
+    cpus: int
+    mem_bytes: int
+    gpus: int
+    #: The Python that runs the node, "3.11.2".
+    python: str
+    way: str
+    was_running: bool
+    #: It ran another version; what it runs was not touched.
+    was_upgraded: bool = False
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How hosts reach the server: a tunnel from here, or a URL of its own."""
+
+    kind: str
+    url: str = ""
+    password: str = field(default="", repr=False)
+    ca_pem: str = ""
+
+
+@dataclass
+class Deployment:
+    """What all hosts of one `qnode` command have in common."""
+
+    config: Config
+    told: Told = lambda name, what: None
+    asker: Asker | None = None
+    confirm: Confirm = lambda unknown: False
+    accepts_new: bool = False
+    secrets: Secrets = field(default_factory=Secrets)
+
+    # -- reaching hosts --------------------------------------------------------------------
+
+    def connect(self, hosts: Sequence[Host]) -> dict[str, Connection | QsubError]:
+        """Connect to hosts at once; unknown host keys are shown together and asked for once."""
+        found = self._each(hosts, self._connect)
+        unknown = {n: e for n, e in found.items() if isinstance(e, HostKeyUnknown) and e.may_ask}
+        if unknown and self.confirm(list(unknown.values())):
+            ssh.trust(list(unknown.values()))
+            again = [host for host in hosts if host.name in unknown]
+            found |= self.connect(again) if len(again) else {}
+        return found
+
+    def _connect(self, host: Host) -> Connection:
+        self.told(host.name, "connecting")
+        return ssh.connect(
+            route_of(host), secrets=self.secrets, asker=self.asker, accept_new=self.accepts_new
+        )
+
+    def _each(
+        self,
+        hosts: Sequence[Host],
+        action: Callable[[Host], T],
+        done: Callable[[str, T | QsubError], None] = lambda name, result: None,
+    ) -> dict[str, T | QsubError]:
+        """Do it for every host at once, tell `done` of each; a host's error is its result."""
+
+        def one(host: Host) -> T | QsubError:
+            result = _guarded(host, action)
+            done(host.name, result)
+            return result
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="host") as pool:
+            names = [host.name for host in hosts]
+            return dict(zip(names, pool.map(one, hosts), strict=True))
+
+    @contextlib.contextmanager
+    def remote(self, host: Host) -> Iterator[Remote]:
+        """Run our code on one host for a while; raises SshError, NodeError."""
+        found = self.connect([host])[host.name]
+        if isinstance(found, QsubError):
+            raise found
+        with contextlib.closing(self._enter(host, found)) as remote:
+            yield remote
+
+    def _enter(self, host: Host, connection: Connection) -> Remote:
+        try:
+            remote = Remote(host, connection)
+            remote.enter(self.bundle())
+            return remote
+        except BaseException:
+            connection.close()
+            raise
+
+    def bundle(self) -> Bundle:
+        """Return what hosts are sent."""
+        return bundle.build(self.config.state_path() / "bundles")
+
+    # -- starting --------------------------------------------------------------------------
+
+    def start(
+        self,
+        hosts: Sequence[Host],
+        options: Mapping[str, Mapping[str, Any]],
+        done: Callable[[str, Started | QsubError], None],
+        *,
+        restarts: bool = False,
+    ) -> dict[str, Started | QsubError]:
+        """Start a node on each host (or upgrade it); `done` hears of each as it is decided."""
+        way = way_of(self.config)
+        configuration.load_key(self.config.cluster, create=True)
+        self.bundle()
+        links = self.connect(hosts)
+
+        def start(host: Host) -> Started:
+            link = links[host.name]
+            if isinstance(link, QsubError):
+                raise link
+            return self._start(host, link, way, options[host.name], restarts=restarts)
+
+        return self._each(hosts, start, done)
+
+    def _start(
+        self,
+        host: Host,
+        connection: Connection,
+        way: Way,
+        options: Mapping[str, Any],
+        *,
+        restarts: bool,
+    ) -> Started:
+        self.told(host.name, "preparing")
+        remote = self._enter(host, connection)
+        with contextlib.closing(remote):
+            request = {"cluster": self.config.cluster, "name": host.name}
+            secrets = {"keys": configuration.key_text(self.config.cluster),
+                       "password": way.password, "ca_pem": way.ca_pem}  # fmt: skip
+            ready = {"op": "prepare", **request, "url": way.url}
+            place = remote.ask(ready, json.dumps(secrets).encode())
+            had_tunnel = self._lay_way(host, connection.route, way, place)
+            try:
+                self.told(host.name, "starting")
+                wanted = _options(host, way, options)
+                answer = remote.ask(
+                    {"op": "start", **request, "options": wanted, "restarts": restarts}
+                )
+            except BaseException:
+                if way.kind == "tunnel" and not had_tunnel:
+                    tunnel.remove(self.config, host.name)
+                raise
+        member = Member(host, connection.route, way.kind, self.bundle().hash, dict(options))
+        fleet.put(self.config, member)
+        return Started(
+            host.name, answer["cpus"], answer["mem_bytes"], answer["gpus"],
+            remote.facts["python"], way.kind, answer["was_running"], answer["was_upgraded"],
+            _warning(remote.facts),
+        )  # fmt: skip
+
+    def _lay_way(self, host: Host, route: Route, way: Way, place: Mapping[str, Any]) -> bool:
+        """Let the host know where the server is; returns whether its tunnel was there before."""
+        if way.kind == "direct":
+            return False
+        self.told(host.name, "opening the tunnel")
+        raise NotImplementedError
+
+
+def _guarded(host: Host, action: Callable[[Host], T]) -> T | QsubError:
+    try:
+        return action(host)
+    except QsubError as error:
+        return error
+    except TimeoutError:
+        return NodeError(f"{host.name}: it stopped answering", hint="try again")
+    except OSError as error:
+        return NodeError(f"{host.name}: {error.strerror or error}", hint="try again")
+
+
+def route_of(host: Host) -> Route:
+    """Return the way to a host, by OpenSSH's configuration and what hosts.toml says; SshError."""
+    given = host.options
+    return ssh.resolve(host.name, user=given.user, port=given.port, address=given.address)
+
+
+def way_of(config: Config) -> Way:
+    """Return how hosts will reach the server, which runs when this returns.
+
+    Raises NodeError on a host that is not the head of its cluster.
+    """
+    if config.url and not config.url.startswith("unix:"):
+        url, password = upstream.split_password(config.url)
+        pem = Path(config.ca).expanduser().read_text("ascii") if config.ca else ""
+        return Way("direct", url, password, pem)
+    record = None if config.url else upstream.read(config)
+    if record:
+        raise NodeError(
+            f"this host belongs to the cluster of {record.server}",
+            hint="start nodes from there",
+        )
+    endpoint(config)
+    return Way("tunnel")
+
+
+def _options(host: Host, way: Way, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `node.local.start` is told: the command line over hosts.toml over defaults."""
+    own = host.options
+    chosen: dict[str, Any] = {
+        "cpus": own.cpus or None,
+        "mem_bytes": parse_size(own.mem) if own.mem else None,
+        "gpus": own.gpus if own.gpus >= 0 else None,
+        "features": own.features,
+        "queues": own.queues,
+        "env": own.env,
+        "avoid_busy_gpus": own.avoid_busy_gpus,
+    }
+    chosen |= {name: value for name, value in options.items() if value is not None}
+    return {**chosen, "name": host.name, "alias": host.name, "way": way.kind}
+
+
+def _warning(facts: Mapping[str, Any]) -> str:
+    if facts.get("noexec"):
+        return f"{facts['cache']} is mounted noexec: programs that are shipped cannot run there"
+    return ""

@@ -1,0 +1,103 @@
+"""What is done to the nodes of this host from outside: restart an agent, end all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qsub_py.config import Config
+from qsub_py.errors import NodeError
+from qsub_py.node import local
+
+_END_S = 10.0
+
+
+def restart(config: Config, names: Sequence[str]) -> list[str]:
+    """Start the agents of running nodes (all, or those named) anew; returns their names.
+
+    What the nodes run is not touched. Raises NodeError when there is none.
+    """
+    here = [(settings, where) for settings, where, is_up in local.local_nodes(config) if is_up]
+    unknown = set(names) - {settings.name for settings, _ in here}
+    if unknown or not here:
+        what = f"called {', '.join(sorted(unknown))} runs" if unknown else "runs"
+        raise NodeError(f"no node {what} on this host", hint="start one with `qnode start`")
+    chosen = [(settings, where) for settings, where in here if not names or settings.name in names]
+    for _, node_dir in chosen:
+        stop_agent(node_dir)
+        local.launch(node_dir)
+    return [settings.name for settings, _ in chosen]
+
+
+def stop_agent(node_dir: Path) -> None:
+    """End a node's agent; its keeper would start it again in a second."""
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(_pid(node_dir, "agent"), signal.SIGTERM)
+    _await(lambda: not local.is_running(node_dir))
+
+
+def destroy(config: Config, name: str) -> bool:
+    """End a node of this host and all it runs, without asking anybody; whether there was one.
+
+    The server hears nothing of it: what ran there runs again when the lease has lapsed.
+    """
+    found = [where for settings, where, _ in local.local_nodes(config) if settings.name == name]
+    for node_dir in found:
+        # The keeper first: it would start its agent again. It ends what it runs.
+        keeper = _keeper(node_dir)
+        for pid, how in ((keeper, signal.SIGTERM), (_agent(node_dir), signal.SIGKILL)):
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
+        _await(lambda keeper=keeper: not keeper or not _is_alive(keeper))  # type: ignore[misc]
+    return bool(found)
+
+
+def was_stopped(node_dir: Path) -> bool:
+    """Whether a node that does not run was told to stop, and so shall stay away."""
+    return (node_dir / "stopped").exists()
+
+
+def runs_this_package(node_dir: Path) -> bool:
+    """Whether a node's agent runs from the same place as this process."""
+    home = Path(__file__).resolve().parents[2]
+    try:
+        environ = Path(f"/proc/{_pid(node_dir, 'agent')}/environ").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return False
+    paths = [word[11:] for word in environ if word.startswith(b"PYTHONPATH=")]
+    return any(os.fsencode(home) in path.split(b":") for path in paths)
+
+
+def _agent(node_dir: Path) -> int:
+    return _pid(node_dir, "agent") if local.is_running(node_dir) else 0
+
+
+def _keeper(node_dir: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        pid = _pid(node_dir, "keeper")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if os.fsencode(node_dir) in words:
+            return pid
+    return 0
+
+
+def _pid(node_dir: Path, role: str) -> int:
+    return int((node_dir / f"{role}.pid").read_text())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _END_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)

@@ -1,0 +1,127 @@
+"""The far end of `qsub_py.remote`: what a host does for the head over SSH, one request at a time.
+
+Started by `bootstrap` from the bundle. A request is a JSON header with an "op", perhaps a blob
+with secrets; the answer is a header, or several with "more" before the last. The head going away
+ends it; nodes that were started live on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from qsub_py import config as configuration
+from qsub_py import upstream
+from qsub_py.config import Config
+from qsub_py.errors import QsubError
+from qsub_py.node import control, doctor, local, local_logs
+
+Header = dict[str, Any]
+Receive = Callable[[], tuple[Header, bytes] | None]
+Send = Callable[[Header], None]
+
+
+def serve(receive: Receive, send: Send) -> None:
+    """Answer requests until the head has gone."""
+    while (frame := receive()) is not None:
+        header, blob = frame
+        try:
+            for answer in _OPS[header["op"]](header, blob):
+                send(answer)
+        except QsubError as error:
+            send({"error": str(error), "hint": error.hint})
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            send({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
+
+
+def _config(header: Header) -> Config:
+    return replace(configuration.load({}), cluster=header["cluster"], url="")
+
+
+def _prepare(header: Header, blob: bytes) -> Iterator[Header]:
+    """Install the cluster's keys, and the record of a server that is reached directly.
+
+    That of a tunnel is written by `python -m qsub_py.upstream`, which the head runs when the
+    tunnel stands.
+    """
+    secrets = json.loads(blob)
+    config = _config(header)
+    configuration.install_keys(config.cluster, secrets["keys"])
+    if header["url"]:
+        upstream.write(
+            config, url=header["url"], way="direct", password=secrets["password"],
+            ca_pem=secrets["ca_pem"] or None,
+        )  # fmt: skip
+    yield {"argv": _own_argv("qsub_py.upstream"), "state_dir": str(config.state_path())}
+
+
+def _own_argv(module: str) -> list[str]:
+    folder = Path(__file__).resolve().parents[2]
+    return ["/usr/bin/env", f"PYTHONPATH={folder}", sys.executable, "-m", module]
+
+
+def _start(header: Header, _: bytes) -> Iterator[Header]:
+    """Start the node, or restart the agent of one that runs from another bundle."""
+    config = _config(header)
+    os.chdir("/")
+    started = local.start(config, **header["options"])
+    is_old = started.was_running and not control.runs_this_package(started.node_dir)
+    if started.was_running and (is_old or header["restarts"]):
+        control.restart(config, [started.name])
+    yield {**asdict(started), "node_dir": str(started.node_dir), "was_upgraded": is_old}
+
+
+def _status(header: Header, _: bytes) -> Iterator[Header]:
+    """Return this cluster's nodes here."""
+    found = local.local_nodes(_config(header))
+    yield {"nodes": [{"name": s.name, "uid": s.uid, "runs": runs} for s, _, runs in found]}
+
+
+def _destroy(header: Header, _: bytes) -> Iterator[Header]:
+    """End a node and all it runs at once, without a word to the server."""
+    yield {"was": control.destroy(_config(header), header["name"])}
+
+
+def _forget(header: Header, _: bytes) -> Iterator[Header]:
+    """Delete the record of the server when no node is left; keys stay."""
+    config = _config(header)
+    if not any(runs for _, _, runs in local.local_nodes(config)):
+        upstream.remove(config)
+    yield {}
+
+
+def _restart(header: Header, _: bytes) -> Iterator[Header]:
+    yield {"names": control.restart(_config(header), header["names"])}
+
+
+def _doctor(header: Header, _: bytes) -> Iterator[Header]:
+    yield {"checks": [asdict(check) for check in doctor.checks(_config(header))]}
+
+
+def _logs(header: Header, _: bytes) -> Iterator[Header]:
+    """Send the last lines of a node's logs, then, if asked to follow, what is added."""
+    for text in local_logs.read(
+        _config(header), header["name"], lines=header["lines"], follows=header["follows"]
+    ):
+        yield {"text": text, "more": True}
+    yield {}
+
+
+_OPS: dict[str, Callable[[Header, bytes], Iterator[Header]]] = {
+    "prepare": _prepare,
+    "start": _start,
+    "status": _status,
+    "destroy": _destroy,
+    "forget": _forget,
+    "restart": _restart,
+    "doctor": _doctor,
+    "logs": _logs,
+}
