@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qsub_py import bundle, fleet, ssh, tunnel, upstream
 from qsub_py import config as configuration
@@ -23,8 +23,11 @@ from qsub_py.fleet import Member
 from qsub_py.hosts import Host
 from qsub_py.reach import endpoint
 from qsub_py.remote import Remote
-from qsub_py.ssh import Asker, Connection, Route, Secrets
+from qsub_py.ssh import Asker, Route, Secrets
 from qsub_py.units import parse_size
+
+if TYPE_CHECKING:
+    from qsub_py.ssh import Connection
 
 T = TypeVar("T")
 

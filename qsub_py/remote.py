@@ -12,14 +12,16 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qsub_py
 from qsub_py.bundle import Bundle
 from qsub_py.errors import NodeError, SpecError
 from qsub_py.hosts import Host
-from qsub_py.ssh import Connection, Stream
 from qsub_py.text import quoted, safe
+
+if TYPE_CHECKING:
+    from qsub_py.ssh import Connection, Stream
 
 Header = dict[str, Any]
 

@@ -20,7 +20,7 @@ from qsub_py import config as configuration
 from qsub_py import upstream
 from qsub_py.config import Config
 from qsub_py.errors import QsubError
-from qsub_py.node import control, doctor, local, local_logs
+from qsub_py.node import control, local, local_logs
 
 Header = dict[str, Any]
 Receive = Callable[[], tuple[Header, bytes] | None]
