@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qsub_py import fleet
 from qsub_py.cli import common
+from qsub_py.cli.nodes import chosen, stop_nodes
 from qsub_py.config import Config
 from qsub_py.errors import NodeError
 from qsub_py.fleet import Member, members
@@ -14,7 +17,48 @@ from qsub_py.node import control, local, local_logs
 from qsub_py.text import safe
 
 if TYPE_CHECKING:
+    from qsub_py.client import Client
     from qsub_py.remote import Remote
+
+
+def stop(client: Client, names: Sequence[str], *, everything: bool, now: bool) -> int:
+    """Stop nodes, here or elsewhere, and the ways that led to them; returns the exit code.
+
+    A node that the server does not hear of any more is ended over SSH.
+    """
+    config, ours = client.config, members(client.config)
+    live = {node.name for node in client.ask(lambda store: store.nodes())}
+    silent = [name for name in names if name not in live and name in ours]
+    heard = [name for name in names if name not in silent]
+    code = 0
+    if heard or everything or not silent:
+        code = stop_nodes(client, chosen(client, heard, everything=everything), now=now)
+    for name in silent:
+        code = max(code, _end_by_ssh(config, name))
+    still = {node.name for node in client.ask(lambda store: store.nodes())}
+    for name, one in ours.items():
+        if name not in still and (everything or name in names):
+            _leave(config, one)
+    return code
+
+
+def _end_by_ssh(config: Config, name: str) -> int:
+    from qsub_py.cli.fleet import on_host
+
+    def destroy(remote: Remote) -> None:
+        was = remote.ask({"op": "destroy", "cluster": config.cluster, "name": name})["was"]
+        print(f"node {name} has {'been ended' if was else 'stopped'}")
+
+    on_host(config, name, destroy)
+    return 0
+
+
+def _leave(config: Config, one: Member) -> None:
+    from qsub_py import tunnel
+
+    if one.way == "tunnel":
+        tunnel.remove(config, one.host.name)
+    fleet.put(config, replace(one, is_stopped=True))
 
 
 def restart(config: Config, names: Sequence[str]) -> int:

@@ -48,21 +48,28 @@ def _local_uids(config: Config) -> set[str]:
 
 
 def stop_nodes(client: Client, nodes: Sequence[NodeInfo], *, now: bool) -> int:
-    """Tell nodes to stop; wait for those that run nothing. Returns the exit code."""
+    """Tell nodes to stop and wait until they have; returns the exit code."""
     order = json.dumps({"op": "stop", "now": now})
     for node in nodes:
         _tell(client, node.uid, order)
-    code = 0
-    for node in nodes:
-        if node.running and not now:
-            print(f"node {node.name} stops when what it runs ({node.running} tasks) has ended")
-            common.hint("qnode: `qnode stop --now` takes them away, to run again elsewhere")
-        elif _await_gone(client, node):
-            print(f"node {node.name} has stopped")
-        else:
-            common.complain(f"qnode: node {node.name} has not confirmed yet; see `qnode logs`")
-            code = 75
-    return code
+    running = sum(node.running for node in nodes)
+    if running and not now:
+        common.hint(f"qnode: waits for the end of what they run ({running} tasks); "
+                    "`--now` takes it away, to run again elsewhere")  # fmt: skip
+    try:
+        return max((_await_stopped(client, node, now=now) for node in nodes), default=0)
+    except KeyboardInterrupt:
+        common.complain("qnode: the nodes stop when what they run has ended; see `qnode list`")
+        return common.EXIT_INTERRUPTED
+
+
+def _await_stopped(client: Client, node: NodeInfo, *, now: bool) -> int:
+    wait_s = _GONE_S if now or not node.running else None
+    if not _await_gone(client, node, wait_s):
+        common.complain(f"qnode: node {node.name} has not confirmed yet; see `qnode logs`")
+        return 75
+    print(f"node {node.name} has stopped", flush=True)
+    return 0
 
 
 def _tell(client: Client, uid: str, order: str) -> None:
@@ -70,12 +77,14 @@ def _tell(client: Client, uid: str, order: str) -> None:
     client.ask(lambda store: store.order_node(uid, order))
 
 
-def _await_gone(client: Client, node: NodeInfo) -> bool:
-    deadline = time.monotonic() + _GONE_S
-    while time.monotonic() < deadline:
+def _await_gone(client: Client, node: NodeInfo, wait_s: float | None) -> bool:
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    pause = 0.05
+    while deadline is None or time.monotonic() < deadline:
         if all(other.uid != node.uid for other in client.ask(lambda store: store.nodes())):
             return True
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.0, pause * 1.1)
     return False
 
 

@@ -113,10 +113,9 @@ def _start_here(settings: config.Config, name: str | None, wanted: dict[str, Any
 @common.options
 def stop(names: tuple[str, ...], now: bool, everything: bool) -> int:
     """Stop this host's nodes (or those named) when what they run has ended."""
-    from qsub_py.cli.nodes import chosen, stop_nodes
+    from qsub_py.cli.life import stop
 
-    client = common.connect()
-    return stop_nodes(client, chosen(client, names, everything=everything), now=now)
+    return stop(common.connect(), names, everything=everything, now=now)
 
 
 @qnode.command("list")
