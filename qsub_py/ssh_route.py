@@ -50,6 +50,8 @@ class Route:
     #: False where the configuration says BatchMode yes: nothing is asked.
     may_ask: bool = True
     connect_timeout_s: float = CONNECT_TIMEOUT_S
+    #: What the user should know of how this was resolved, "" for nothing.
+    note: str = ""
 
     def __str__(self) -> str:
         """Return the alias, with the address it stands for where that is another."""
@@ -62,6 +64,16 @@ class Route:
             return self.host_key_alias.lower()
         name = self.hostname.lower()
         return name if self.port == 22 else f"[{name}]:{self.port}"
+
+    @property
+    def account(self) -> str:
+        """Return what a password belongs to."""
+        return f"{self.user}@{self.known_as}"
+
+    def alone(self, *, with_proxy: bool = True) -> Route:
+        """Return the route without the hosts on the way."""
+        command = self.proxy_command if with_proxy else ""
+        return dataclasses.replace(self, jumps=(), proxy_command=command)
 
     def to_json(self) -> str:
         """Return the route as text."""
