@@ -75,7 +75,10 @@ class Client:
 
     def waiter(self) -> ResultWaiter:
         """Return a connection of its own to wait on; close it after use."""
-        return ResultWaiter(self.store.link.url, password=self._password, cluster=self.cluster)
+        return ResultWaiter(self._where, cluster=self.cluster)
+
+    def _where(self) -> tuple[str, str]:
+        return self.store.link.url, self._password
 
     def ask(self, request: Callable[[Store], T], *, patience_s: float = PATIENCE_S) -> T:
         """Return `request(store)`, repeated for `patience_s` while the server is away.
@@ -108,11 +111,17 @@ class Client:
             self._revive()
 
     def _revive(self) -> None:
-        """Start the embedded server again if it is gone; its absence is noticed by `ask`."""
+        """Start the embedded server again if it is gone; follow a tunnel to its new port.
+
+        That the server is away is noticed by `ask`.
+        """
         try:
-            reach.endpoint(self.config)
+            url, password = reach.endpoint(self.config)
         except (StoreUnavailable, StoreBusy):
             return
+        with self._lock:
+            self._password = password
+            self.store.link.retarget(url, password)
 
     # -- submitting ------------------------------------------------------------------------
 

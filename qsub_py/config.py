@@ -48,6 +48,7 @@ class ServerConfig:
     binary: str = ""
     maxmemory: str = "25%"
     appendfsync: str = "no"
+    port: str = "0"
 
     @property
     def maxmemory_bytes(self) -> int:
@@ -88,6 +89,7 @@ class Config:
 
     cluster: str = "default"
     url: str = ""
+    ca: str = ""
     state_dir: str = ""
     retention: str = "30d"
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -107,6 +109,14 @@ class Config:
     def server_path(self) -> Path:
         """Return the directory of the embedded server (created by it); raises ConfigError."""
         return self.state_path() / "server"
+
+    def upstream_path(self) -> Path:
+        """Return the record that says where the server of another host is (see `upstream`)."""
+        return self.state_path() / "upstream" / f"{self.cluster}.json"
+
+    def tunnel_path(self) -> Path:
+        """Return the directory of the tunnels to other hosts (see `tunnel`)."""
+        return self.state_path() / "tunnel" / self.cluster
 
 
 def _memory_bytes() -> int:
@@ -184,6 +194,11 @@ def _check_memory(text: str) -> None:
         raise ValueError(f"{quoted(text)} is less than 16M")
 
 
+def _check_port(text: str) -> None:
+    if text != "auto" and not (re.fullmatch(r"\d{1,5}", text, re.ASCII) and int(text) < 65536):
+        raise ValueError(f'{quoted(text)} is not "auto" or a number from 0 to 65535')
+
+
 def _check_url(url: str) -> None:
     if url and not re.match(r"(redis|rediss|unix)://", url):
         raise ValueError(f"{quoted(redact(url))} must begin with redis://, rediss:// or unix://")
@@ -210,6 +225,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "retention": lambda text: parse_duration(text, bare_s=86400.0),
     "server.maxmemory": _check_memory,
     "server.appendfsync": _check_fsync,
+    "server.port": _check_port,
     "job.output": check_pattern,
     "job.error": check_pattern,
     "job.queue": check_name,

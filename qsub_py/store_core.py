@@ -8,9 +8,8 @@ from typing import Any
 
 from qsub_py.errors import JobNotFound, SignatureError, StoreError
 from qsub_py.keys import Keys
-from qsub_py.store_link import Argument, Link
+from qsub_py.store_link import Argument, Link, shown
 from qsub_py.store_rows import pairs
-from qsub_py.text import redact
 
 #: Larger payloads and results travel as blobs.
 INLINE_BYTES = 64 * 1024
@@ -26,7 +25,11 @@ class StoreCore:
         self.link = link
         self.cluster = cluster
         self.keys = Keys(cluster)
-        self.url = redact(link.url)
+
+    @property
+    def url(self) -> str:
+        """The server's URL, fit to be shown."""
+        return shown(self.link.url)
 
     def _call(self, name: str, *arguments: Argument) -> Any:
         return self.link.call(name, self.keys.meta, *arguments)

@@ -12,9 +12,10 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from qsub_py.errors import StoreBusy, StoreError, StoreMismatch, StoreUnavailable
-from qsub_py.resp import Argument, Refusal, UnixConnection
+from qsub_py.resp import LOOPBACK, Argument, LoopbackConnection, Refusal, UnixConnection
 from qsub_py.text import redact
 
 __all__ = ["Argument", "Link", "Script", "script"]
@@ -62,6 +63,7 @@ class Link:
     def __init__(self, url: str, *, password: str = "", timeout_s: float = 10.0) -> None:
         self.url = url
         self.timeout_s = timeout_s
+        self._password = password
         self._connection = _connection(url, password, timeout_s)
         self._is_open = False
         #: Changes with each server process; empty while there is no connection.
@@ -84,6 +86,15 @@ class Link:
         self._is_open = False
         self.run_id = ""
         self._connection.disconnect()
+
+    def retarget(self, url: str, password: str) -> bool:
+        """Aim at another server, or another way to it; return whether that changed anything."""
+        if (url, password) == (self.url, self._password):
+            return False
+        connection = _connection(url, password, self.timeout_s)
+        self.close()
+        self.url, self._password, self._connection = url, password, connection
+        return True
 
     def command(self, *words: Argument, timeout_s: float | None = None) -> Any:
         """Run one command and return its reply (bytes, ints, lists)."""
@@ -153,6 +164,8 @@ def _connection(url: str, password: str, timeout_s: float) -> Any:
     try:
         if url.startswith("unix:"):
             return UnixConnection(url, password, timeout_s)
+        if re.match(rf"redis://([^/?#]*@)?{re.escape(LOOPBACK)}(?![\w.-])", url):
+            return LoopbackConnection(url, password, timeout_s)
         # Late, because it takes 0.1 s, which only servers elsewhere are worth.
         from qsub_py.store_tcp import TcpConnection
 
@@ -182,11 +195,12 @@ class _Translated:
 
 def _translate(error: Exception, url: str) -> StoreError:
     text = " ".join(str(error).split())
-    where = redact(url)
+    where = shown(url)
     if isinstance(error, OSError):
+        way, _, cure = unquote(urlsplit(url).fragment).partition(";")
+        by = f", by {way}" if way else ""
         return StoreUnavailable(
-            f"no answer from the server at {where}: {text}",
-            hint="see `qnode server status`; QSUB_URL names another server",
+            f"no answer from the server at {where}{by}: {text}", hint=cure or _cure(text)
         )
     if text.startswith(_NOT_ALLOWED):
         return StoreMismatch(
@@ -196,3 +210,20 @@ def _translate(error: Exception, url: str) -> StoreError:
     if text.startswith(_TRY_LATER):
         return StoreBusy(f"the server at {where} cannot take this now: {text}")
     return StoreError(f"the server at {where} said: {text}")
+
+
+def _cure(text: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "`ca` (QSUB_CA) is the file of the authority that certified the server by this name"
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
+        return "that port speaks no TLS: write redis:// or give another port"
+    return "see `qnode server status`; QSUB_URL names another server"
+
+
+#: What reach.py adds to an URL and is of no interest to a reader.
+_OWN_WORDS = re.compile(r"[?&](owner|ssl_ca_certs)=[^&#]*")
+
+
+def shown(url: str) -> str:
+    """Return an URL for a message: without its password and what is only for programs."""
+    return _OWN_WORDS.sub("", redact(url.partition("#")[0]))

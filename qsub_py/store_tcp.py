@@ -17,7 +17,11 @@ from qsub_py.resp import Argument, Refusal
 
 
 class TcpConnection:
-    """A connection to redis://[user:password@]host[:port][/db], or rediss:// with TLS."""
+    """A connection to redis://[user:password@]host[:port][/db], or rediss:// with TLS.
+
+    The server's certificate must be valid for its name; `?ssl_ca_certs=FILE` says who may have
+    signed it.
+    """
 
     def __init__(self, url: str, password: str, timeout_s: float) -> None:
         options: dict[str, Any] = {
@@ -31,6 +35,9 @@ class TcpConnection:
         }
         if password:
             options["password"] = password
+        if url.startswith("rediss:"):
+            # Said here, since older releases of redis-py do not look at the name by default.
+            options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
         self._connection: Any = redis.ConnectionPool.from_url(url, **options).make_connection()
 
     def connect(self) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from qsub_py.keys import Keys
 from qsub_py.store_link import Argument, Link
@@ -22,7 +22,10 @@ _LIMIT = 64
 class ResultWaiter:
     """A blocking reader of result streams."""
 
-    def __init__(self, url: str, *, password: str, cluster: str) -> None:
+    def __init__(self, where: Callable[[], tuple[str, str]], *, cluster: str) -> None:
+        """`where` returns (URL, password): they change when a tunnel comes back."""
+        self._where = where
+        url, password = where()
         self._link = Link(url, password=password)
         self._keys = Keys(cluster)
         self._bell_out, self._bell_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -54,6 +57,7 @@ class ResultWaiter:
         Waits up to `block_s` seconds for the first; empty also when it was woken. With
         `block_s` 0 returns at once. Raises StoreUnavailable.
         """
+        self._link.retarget(*self._where())
         words: list[Argument] = ["XREAD", "COUNT", _LIMIT]
         if block_s > 0:
             words += ["BLOCK", max(1, int(block_s * 1000))]
@@ -70,6 +74,7 @@ class ResultWaiter:
 
     def newest(self, job: int) -> int:
         """Return the number of a job's newest entry, 0 when it has none."""
+        self._link.retarget(*self._where())
         words = ("XREVRANGE", self._keys.results(job), "+", "-", "COUNT", 1)
         reply = self._link.command(*words)
         return int(reply[0][0].split(b"-")[0]) if reply else 0

@@ -116,7 +116,7 @@ def stop_server(config: Config) -> str:
 
 def show_status(config: Config, *, as_json: bool) -> int:
     """Print how the server is; returns the exit code."""
-    if config.url:
+    if config.url or config.upstream_path().exists():
         return _show_configured(as_json=as_json)
     from qsub_py import server
 
@@ -157,4 +157,9 @@ def _check_embedded(config: Config) -> None:
         raise ConfigError(
             f"the server is the one at {redact(config.url)}, which is not ours to start or stop",
             hint="unset QSUB_URL (or url in the configuration) for the embedded one",
+        )
+    if config.upstream_path().exists():
+        raise ConfigError(
+            f"cluster {config.cluster} is served by another host, which is not ours to stop",
+            hint="do it where the cluster was started",
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 import qsub_py
 from qsub_py import config as configuration
 from qsub_py.config import Config
-from qsub_py.errors import QsubError, StoreUnavailable
+from qsub_py.errors import ConfigError, QsubError, StoreUnavailable
 from qsub_py.node import hardware
 from qsub_py.node.agent import Agent
 from qsub_py.node.local import agent_argv
@@ -81,9 +81,18 @@ def _make(node_dir: Path) -> Agent:
         shown=_shown(settings),
         pythons=(hardware.python_minor(),),
         agent_argv=agent_argv(node_dir),
-        revive=lambda: endpoint(config, wait_s=_REVIVE_S),
+        revive=lambda: _revive(config),
         retention_s=config.retention_s,
     )
+
+
+def _revive(config: Config) -> tuple[str, str]:
+    """Return where the server is now, started when it is the embedded one; StoreError."""
+    try:
+        return endpoint(config, wait_s=_REVIVE_S)
+    except ConfigError as error:
+        # Somebody may mend it: a node that holds work does not give up for this.
+        raise StoreUnavailable(str(error), hint=error.hint) from error
 
 
 def _links(config: Config) -> tuple[Link, Link]:

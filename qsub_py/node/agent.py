@@ -61,7 +61,7 @@ class Agent:
         shown: dict[str, str],
         pythons: tuple[str, ...],
         agent_argv: list[str],
-        revive: Callable[[], object],
+        revive: Callable[[], tuple[str, str]],
         retention_s: float,
     ) -> None:
         self._dir, self._settings, self._store = node_dir, settings, store
@@ -172,7 +172,7 @@ class Agent:
 
     def _join(self) -> None:
         """Say hello, compare what we hold with what the store thinks, send all reports again."""
-        self._revive()
+        self._follow(*self._revive())
         self._say_hello()
         self._reconcile()
         self._waiter.arm()
@@ -182,6 +182,12 @@ class Agent:
         if not self._was_joined:
             self._was_joined = True
             (self._dir / "joined").touch()
+
+    def _follow(self, url: str, password: str) -> None:
+        """Aim both connections at the server's place: a tunnel comes back with another port."""
+        self._waiter.retarget(url, password)
+        if self._store.link.retarget(url, password):
+            log.info("the server is at %s now", self._store.url)
 
     def _say_hello(self) -> None:
         settings, sent_at = self._settings, boottime()

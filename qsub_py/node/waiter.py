@@ -45,6 +45,12 @@ class Waiter:
         self._unask()
         self._link.close()
 
+    def retarget(self, url: str, password: str) -> None:
+        """Aim at another place; what was asked for at the former one is lost."""
+        self._unask()
+        if not self._link.retarget(url, password):
+            self._link.close()
+
     def hint(self) -> bytes:
         """Read the hint that is there: b"1" work, b"2" an order, b"" none; StoreUnavailable."""
         self._unask()
