@@ -16,8 +16,10 @@ an old schema is never misread. The Lua files build the same names from the pref
     res:<id>         stream  one entry a finish batch; its ID is the entry number
     rx:<id>          string  4 bytes a task: number of the entry with its result
     tail:<id>        hash    position -> last bytes of its output
+    files:<id>       hash    position -> signed note on the files it brought back
     blobs:<id>       set     blobs that belong to the job
     blob:<name>      hash    piece number -> up to 1 MiB
+    refs             hash    blob of shipped files -> how many jobs need it
     lanes            zset    lane -> rank of its head (lower runs first)
     lane:<lane>      zset    job id -> rank
     active, ended    zset    job id -> id, job id -> ms it ended
@@ -66,6 +68,9 @@ class Keys:
 
     def tails(self, job: int) -> str:
         return f"{self.prefix}tail:{job}"
+
+    def files(self, job: int) -> str:
+        return f"{self.prefix}files:{job}"
 
     def blob(self, name: str) -> str:
         return f"{self.prefix}blob:{name}"

@@ -120,6 +120,17 @@ ONE_TASK = Segments(((0, 0, 1),))
 
 
 @dataclass(frozen=True, slots=True)
+class Ship:
+    """An archive of a file or folder as it was when the job was submitted."""
+
+    #: Where it lies in the private directory; "." is the directory itself.
+    name: str
+    #: SHA-256 (hex) of the archive, and its size.
+    sha: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """All that decides what runs; signed whole by the client, verified by the node.
 
@@ -171,10 +182,23 @@ class JobSpec:
     nodelist: tuple[str, ...] = ()
     comment: str = ""
     account: str = ""
+    #: Files that travel with the job; with any it runs in a private directory that holds them.
+    ship: tuple[Ship, ...] = ()
+    #: Patterns of the files that come back, and how many bytes of them: of a task, of all tasks.
+    fetch: tuple[str, ...] = ()
+    fetch_bytes: int = 0
+    fetch_job_bytes: int = 0
+    #: call: it runs in a private directory where `cwd` does not exist.
+    is_cwd_optional: bool = False
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode(
+        raw = asdict(self)
+        # A node of an older version takes the jobs that it understands.
+        for name in _NEWER:
+            if not raw[name]:
+                del raw[name]
+        return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode(
             "utf-8", "surrogateescape"
         )
 
@@ -194,7 +218,13 @@ class JobSpec:
         raw["nodelist"] = tuple(raw["nodelist"])
         raw["path"] = tuple(raw["path"])
         raw["segments"] = Segments(tuple(tuple(part) for part in raw["segments"]["parts"]))
+        raw["ship"] = tuple(Ship(**part) for part in raw.get("ship", ()))
+        raw["fetch"] = tuple(raw.get("fetch", ()))
         return cls(**raw)
+
+
+#: Fields of a spec that version 0.1 did not know.
+_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional")
 
 
 @dataclass(frozen=True, slots=True)

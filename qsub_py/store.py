@@ -11,9 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from qsub_py.errors import JobNotFound, StoreBusy, StoreError, StoreMismatch
+from qsub_py.errors import JobNotFound, StoreError, StoreMismatch
 from qsub_py.model import JobSpec, State, Submission
 from qsub_py.store_core import INLINE_BYTES
+from qsub_py.store_files import ShipLost, full, piece_count, ship_name
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import CancelReply, ResultEntry, StoreHealth, decoded
 from qsub_py.store_views import StoreViews
@@ -60,7 +61,10 @@ class Store(StoreViews):
     # -- submitting ------------------------------------------------------------------------
 
     def submit(self, sub: Submission) -> tuple[int, bool]:
-        """Create the job and return (id, whether it is new); StoreBusy when memory is short."""
+        """Create the job and return (id, whether it is new).
+
+        StoreBusy when memory is short, ShipLost when files of it are not there.
+        """
         spec, blobs, function = sub.spec, "", sub.function
         shown: dict[str, Argument] = {
             "name": spec.name, "owner": spec.owner, "queue": spec.queue, "kind": spec.kind,
@@ -74,10 +78,13 @@ class Store(StoreViews):
             "submit", sub.token, sub.uid, sub.spec_bytes, sub.signature, sub.count, lane_of(spec),
             sub.priority, sub.limit, int(sub.is_held), int(sub.is_open),
             math.ceil(sub.begin_at * 1000), function, int(spec.requeue), blobs,
+            ",".join(f"{ship_name(s.sha)}:{piece_count(s.size)}" for s in spec.ship),
             *(word for pair in shown.items() for word in pair),
         )  # fmt: skip
         if reply[0] == b"full":
-            raise _full(self.url)
+            raise full(self.url)
+        if reply[0] == b"lost":
+            raise ShipLost(f"the files of this job are not on the server at {self.url}")
         return int(reply[1]), bool(reply[2])
 
     def append(
@@ -230,17 +237,10 @@ def lane_of(spec: JobSpec) -> str:
     return "|".join(str(part).replace("|", "_") for part in parts)
 
 
-def _full(url: str) -> StoreBusy:
-    return StoreBusy(
-        f"the server at {url} has used 80 % of its memory and takes no new jobs now",
-        hint="wait for jobs to end, or delete old ones: qstat -a, `maxmemory` in the configuration",
-    )
-
-
 def _appended(reply: Any, job: int, url: str) -> None:
     word = reply[0]
     if word == b"full":
-        raise _full(url)
+        raise full(url)
     if word == b"gone":
         raise JobNotFound(f"there is no job {job}")
     if word == b"closed":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from qsub_py.errors import QsubError, StoreBusy, StoreError
 from qsub_py.model import Batch
-from qsub_py.store_core import StoreCore
+from qsub_py.store_files import StoreFiles
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import decoded
 
@@ -77,6 +77,8 @@ class Report:
     blobs: tuple[str, ...] = ()
     #: position -> last bytes of output.
     tails: tuple[tuple[int, bytes], ...] = ()
+    #: position, signed note on the files it brought, bytes of these files in the server.
+    notes: tuple[tuple[int, bytes, int], ...] = ()
 
     def arguments(self) -> tuple[Argument, ...]:
         """Return its group of arguments of finish.lua."""
@@ -84,8 +86,10 @@ class Report:
         bad = f"{self.bad_exit[0]}:{self.bad_exit[1]}" if self.bad_exit else ""
         index = ",".join(f"{position}:{len(tail)}" for position, tail in self.tails)
         tails = b"".join(tail for _, tail in self.tails)
+        brought = ",".join(f"{position}:{len(note)}:{size}" for position, note, size in self.notes)
+        notes = b"".join(note for _, note, _ in self.notes)
         return (b.job, b.uid, b.slot, b.epoch, b.attempt, self.codes, self.data, self.signature,
-                bad, ",".join(self.blobs), index, tails)  # fmt: skip
+                bad, ",".join(self.blobs), index, tails, brought, notes)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class Order:
     text: str
 
 
-class NodeStore(StoreCore):
+class NodeStore(StoreFiles):
     """The store of one cluster, for the agent of node `uid`."""
 
     def __init__(self, link: Link, cluster: str, uid: str) -> None:

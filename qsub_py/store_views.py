@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qsub_py.errors import JobNotFound
 from qsub_py.model import JobInfo, JobSpec, NodeInfo, State, TaskInfo
-from qsub_py.store_core import StoreCore
+from qsub_py.store_files import StoreFiles
 from qsub_py.store_link import Argument
 from qsub_py.store_rows import (
     COUNTS,
@@ -24,7 +24,7 @@ from qsub_py.store_rows import (
 )
 
 
-class StoreViews(StoreCore):
+class StoreViews(StoreFiles):
     """Reads; nothing here changes a thing."""
 
     # -- looking ---------------------------------------------------------------------------

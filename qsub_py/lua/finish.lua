@@ -2,10 +2,11 @@
 -- is accepted: the fencing token of each attempt.
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id,
---       then groups of 12: job, uid, slot, epoch, attempt, codes (a byte for each task of the
+--       then groups of 14: job, uid, slot, epoch, attempt, codes (a byte for each task of the
 --       batch: 0 not now, 3..8 the state, 15 lost, 14 never began), result data, signature,
 --       "position:exit code" of the first non-zero exit or '', blobs ("name,name"),
---       tails of outputs ("position:bytes,position:bytes"), these bytes joined
+--       tails of outputs ("position:bytes,position:bytes"), these bytes joined,
+--       what they brought ("position:bytes of the note:bytes of files,..."), these notes joined
 -- Returns {'ok', n, ...} the number of tasks accepted of each group; {'RUNID'}, {'FENCED'}.
 -- Replay: the tasks are no longer running in this batch, so 0 are accepted.
 --- @include head job node batch blob
@@ -53,8 +54,20 @@ local function keep_tails(j, b, ok, index, bytes)
   end
 end
 
+-- Keep the signed notes on the files that tasks brought, and how much that is by now.
+local function keep_files(j, b, ok, index, notes)
+  local at = 1
+  for position, size, brought in string.gmatch(index, '(%d+):(%d+):(%d+)') do
+    if (string.byte(ok, position - b.first + 1) or 0) > 0 then
+      redis.call('HSET', key('files', j.id), position, string.sub(notes, at, at + size - 1))
+      redis.call('HINCRBY', key('j', j.id), 'brought', brought)
+    end
+    at = at + size
+  end
+end
+
 local reply = {'ok'}
-for i = 4, #ARGV, 12 do
+for i = 4, #ARGV, 14 do
   local b, j = load_batch(uid, ARGV[i + 2]), load(ARGV[i])
   local accepted = 0
   if b and j and j.uid == ARGV[i + 1] and b.job == ARGV[i] and b.epoch == tonumber(ARGV[i + 3])
@@ -67,6 +80,7 @@ for i = 4, #ARGV, 12 do
       note_exit(j, b, ok, ARGV[i + 8])
       keep_blobs(j, ARGV[i + 9])
       keep_tails(j, b, ok, ARGV[i + 10], ARGV[i + 11])
+      keep_files(j, b, ok, ARGV[i + 12], ARGV[i + 13])
     end
     if accepted > 0 then left_batch(uid, b, j, node, again, was_ready) end
   end

@@ -21,10 +21,10 @@ ROOT = Path(qsub_py.__file__).parent
 #: Layer 0: pure.
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
-    *("failures", "reasons", "sweep", "dialect", "hosts"),
+    *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore"),
 }
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
-FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle"}
+FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
 #: Layer 2 that both the client's and the node's side use.
 SHARED = {"reach", "upstream", "activation"}
@@ -152,6 +152,7 @@ STANDARD_ONLY: dict[str, set[str]] = {
     "node.keeper": {"cloudpickle"},
     "node.runner": {"cloudpickle"},
     "server_sync": set(),
+    "node.prelude": set(),
 }
 
 
