@@ -76,6 +76,8 @@ class Process:
     pid: int
     parent: int
     uid: int
+    #: As ps shows it: R, S, D, T.
+    state: str
     argv: str
 
 
@@ -453,10 +455,12 @@ def _read_process(entry: Path) -> Process | None:
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         words = (entry / "cmdline").read_bytes().split(b"\0")
         argv = b" ".join(words).decode(errors="replace").strip()
-        if status["State"][0] in "ZX":
+        state = status["State"][0]
+        if state in "ZX":
             return None
         uid = int(status["Uid"].split()[0])
-        return Process(int(entry.name), int(status["PPid"]), uid, argv or f"[{status['Name']}]")
+        name = argv or f"[{status['Name']}]"
+        return Process(int(entry.name), int(status["PPid"]), uid, state, name)
     except (OSError, ValueError, KeyError):
         return None
 

@@ -1,0 +1,172 @@
+"""A batch system over the hosts of a lab, driven by its commands on the head; and a ledger.
+
+Each attempt of `SCRIPT` writes lines into a file in the home of the host where it runs: its
+start, a beat every fifth of a second, its end, each with the machine's uptime, a clock that all
+hosts of a lab share. So a test can tell which attempts ran when, whatever the queue says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import Lab
+from waiting import wait_until
+
+#: Beats $1 times and tells about it.
+SCRIPT = """\
+#!/bin/sh
+say() { read -r up rest < /proc/uptime; echo "$1 $QSUB_TASK_ID $QSUB_ATTEMPT $up" >> ~/ledger; }
+say start
+i=0
+while [ $i -lt $1 ]; do sleep 0.2; say beat; i=$((i + 1)); done
+say end
+"""
+
+_SET_LEASE = """
+from qsub_py import config
+from qsub_py.reach import endpoint
+from qsub_py.store import Store
+settings = config.load()
+url, password = endpoint(settings)[:2]
+store = Store.connect(url, password=password, cluster=settings.cluster)
+store.link.command("SET", store.keys.prefix + "test_lease", {lease_ms})
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a ledger: what (start, beat, end) of which attempt, where and when."""
+
+    host: str
+    what: str
+    task: int
+    attempt: int
+    uptime: float
+
+
+class Cluster:
+    """The batch system of one head, with a lease of its own length."""
+
+    def __init__(self, lab: Lab, *, lease_s: float = 0) -> None:
+        self.lab = lab
+        self.head = lab.head
+        self.lease_s = lease_s
+        (self.head.home / ".config/qsub_py").mkdir(parents=True)
+        if lease_s:
+            (self.head.home / ".config/qsub_py/config.toml").write_text('cluster = "test-lab"\n')
+            (self.head.home / ".config/qsub_py").chmod(0o700)
+            lease = _SET_LEASE.format(lease_ms=round(lease_s * 1000))
+            self.head.run(["python", "-c", lease])
+        self.head.run("mkdir ~/work")
+        (self.head.home / "work/script").write_text(SCRIPT)
+
+    # -- commands --------------------------------------------------------------------------
+
+    def run(
+        self, command: str, *words: str | int | Path, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of our commands in the head's ~/work."""
+        options.setdefault("cwd", str(self.head.home / "work"))
+        return self.head.ours(command, *words, **options)
+
+    def start(self, *words: str) -> str:
+        """Start nodes on these hosts (none: on all) and return what was printed."""
+        return self.run("qnode", "start", *(words or tuple(self.lab.hosts))).stdout
+
+    def qsub(self, *words: str | int | Path, **options: Any) -> int:
+        """Submit what runs in /tmp there, and return the job's id."""
+        return int(self.run("qsub", "-D", "/tmp", *words, **options).stdout)
+
+    def submit_ledger(self, tasks: int, *, beats: int, options: tuple[str, ...] = ()) -> int:
+        """Submit an array whose attempts write ledgers."""
+        return self.qsub("-a", f"1-{tasks}", *options, "script", beats)
+
+    def job(self, job: int) -> dict[str, Any]:
+        """What `qstat --json` says of a job."""
+        return json.loads(self.run("qstat", "-a", "--json", job).stdout)[0]  # type: ignore[no-any-return]
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """What `qnode list --json` says, by name."""
+        listed = json.loads(self.run("qnode", "list", "-a", "--json").stdout)
+        return {node["name"]: node for node in listed}
+
+    def wait(self, job: int, *, timeout_s: float = 90) -> dict[str, Any]:
+        """Return what qstat says of a job when it has ended."""
+        self.run("qwait", job, timeout=timeout_s, check=False)
+        return self.job(job)
+
+    def wait_completed(self, job: int, tasks: int, *, timeout_s: float = 90) -> None:
+        """Wait until a job has ended; all of its tasks must be COMPLETED."""
+        told = self.wait(job, timeout_s=timeout_s)
+        assert (told["state"], told["tasks"]["completed"]) == ("COMPLETED", tasks), told
+
+    # -- the ledger ------------------------------------------------------------------------
+
+    def ledger(self) -> list[Line]:
+        """All lines of all hosts, by time; also of those that are cut off or dead."""
+        lines = []
+        for name, host in self.lab.hosts.items():
+            path = host.home / "ledger"
+            for text in path.read_text().splitlines() if path.exists() else []:
+                what, task, attempt, uptime = text.split()
+                lines.append(Line(name, what, int(task), int(attempt), float(uptime)))
+        return sorted(lines, key=lambda line: line.uptime)
+
+    def wait_ledger(
+        self, condition: Callable[[list[Line]], Any], *, what: str, timeout_s: float = 60
+    ) -> None:
+        """Wait until the ledger is so."""
+        wait_until(lambda: condition(self.ledger()), timeout_s=timeout_s, what=what)
+
+    def wait_beats(self, host: str, count: int) -> None:
+        """Wait until a host's attempts have gone on for `count` more beats."""
+        seen = sum(line.host == host for line in self.ledger())
+        self.wait_ledger(lambda lines: sum(line.host == host for line in lines) >= seen + count,
+                         what=f"{host} goes on")  # fmt: skip
+
+    def check_ledger(self, tasks: int, *, most_attempts: int = 9) -> None:
+        """Each task ended, by its last attempt; no two of its attempts ran at a time or under
+        one number; none has more attempts than that."""
+        attempts: dict[int, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
+        for line in self.ledger():
+            attempts[line.task][line.attempt].append(line)
+        assert sorted(attempts) == list(range(1, tasks + 1))
+        for task, tried in attempts.items():
+            assert len(tried) <= most_attempts, f"task {task} has {len(tried)} attempts"
+            _check_task(task, [tried[number] for number in sorted(tried)])
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def stop(self, *words: str) -> None:
+        """Stop all nodes; nothing of ours is left on any host that is on."""
+        self.run("qnode", "stop", "--all", *words, timeout=90)
+        self.check_clean()
+
+    def check_clean(self) -> None:
+        """Wait until nothing of the user's runs on any host, but sessions of ssh that the
+        head holds."""
+        for host in self.lab.hosts.values():
+            wait_until(
+                lambda host=host: [p for p in host.processes("ann") if "sshd" not in p.argv] == [],
+                what=f"nothing is left on {host.name}: {host.processes('ann')}",
+            )
+
+
+def _check_task(task: int, tried: list[list[Line]]) -> None:
+    for lines in tried:
+        kinds = [line.what for line in lines]
+        assert kinds.count("start") == 1, f"task {task}: an attempt ran twice: {lines}"
+        assert kinds.count("end") <= 1
+        assert len({line.host for line in lines}) == 1
+    for before, after in itertools.pairwise(tried):
+        assert before[-1].uptime <= after[0].uptime, (
+            f"task {task}: attempts overlap: {before[-1]} {after[0]}"
+        )
+    assert tried[-1][-1].what == "end", f"task {task} did not end: {tried[-1][-1]}"
