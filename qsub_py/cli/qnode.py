@@ -94,11 +94,14 @@ def _start_here(settings: config.Config, name: str | None, wanted: dict[str, Any
     configured = {
         "cpus": own.cpus or None, "mem_bytes": parse_size(own.mem or "0") or None,
         "gpus": own.gpus if own.gpus >= 0 else None, "features": own.features,
-        "queues": own.queues,
+        # The default of the configuration is no wish to change a node that runs.
+        "queues": () if own.queues == config.NodeConfig().queues else own.queues,
     }  # fmt: skip
     chosen = configured | {key: value for key, value in wanted.items() if value is not None}
     started = local.start(settings, name=_name(name) if name is not None else own.name, **chosen)
     what = "runs already" if started.was_running else "is up"
+    if started.was_restarted:
+        what = f"runs with other {', '.join(started.changed)}" if started.changed else "is renewed"
     has = f"{started.cpus} cpus, {format_size(started.mem_bytes)}"
     has += f", {started.gpus} gpus" if started.gpus else ""
     print(f"node {started.name} {what}: {has}")

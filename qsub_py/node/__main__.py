@@ -1,7 +1,11 @@
-"""Run the agent of a node: `python -m qsub_py.node NODE_DIR`."""
+"""Run the agent of a node: `python -m qsub_py.node NODE_DIR [--replace]`.
+
+With `--replace` it ends the agent that runs, once it has come so far itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import getpass
 import logging
@@ -17,9 +21,8 @@ import qsub_py
 from qsub_py import config as configuration
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, QsubError, StoreUnavailable
-from qsub_py.node import hardware
+from qsub_py.node import hardware, inuse, local
 from qsub_py.node.agent import Agent
-from qsub_py.node.local import agent_argv
 from qsub_py.node.settings import NodeSettings
 from qsub_py.reach import endpoint
 from qsub_py.signing import Keyring
@@ -37,8 +40,9 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    inuse.hold()
     lock = open(node_dir / "agent.lock", "ab")  # noqa: SIM115 - held until the process ends
-    if not _locked(lock.fileno()):
+    if not _locked(lock.fileno(), node_dir, replaces="--replace" in sys.argv[2:]):
         logging.error("another agent runs this node")
         sys.exit(75)
     (node_dir / "agent.pid").write_text(f"{os.getpid()}\n")
@@ -53,15 +57,26 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, node_dir: Path, *, replaces: bool) -> bool:
     """Take the lock; an agent that is being replaced has a moment to go."""
-    for _ in range(50):
+    for _ in range(100):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
+            if replaces:
+                _end_former(node_dir)
             time.sleep(0.02)
     return False
+
+
+def _end_former(node_dir: Path) -> None:
+    """End the agent of this node whose pid is written down; it may be gone already."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((node_dir / "agent.pid").read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if os.fsencode(node_dir) in words and pid != os.getpid():
+            os.kill(pid, signal.SIGKILL)
 
 
 def _make(node_dir: Path) -> Agent:
@@ -79,8 +94,9 @@ def _make(node_dir: Path) -> Agent:
         waiting,
         ring,
         shown=_shown(settings),
-        pythons=(hardware.python_minor(),),
-        agent_argv=agent_argv(node_dir),
+        pythons=_pythons(settings),
+        agent_argv=local.agent_argv(node_dir),
+        build=local.build(),
         revive=lambda: _revive(config),
         retention_s=config.retention_s,
     )
@@ -108,16 +124,32 @@ def _links(config: Config) -> tuple[Link, Link]:
     return first, second
 
 
+def _pythons(settings: NodeSettings) -> tuple[str, ...]:
+    """Return the minor versions that calls can have here; an interpreter may be gone by now."""
+    there = [minor for minor, path in settings.pythons.items() if os.access(path, os.X_OK)]
+    return tuple(dict.fromkeys([*there, hardware.python_minor()]))
+
+
 def _shown(settings: NodeSettings) -> dict[str, str]:
     return {
         "host": socket.gethostname(),
         "user": getpass.getuser(),
         "version": qsub_py.__version__,
-        "features": ",".join(settings.features),
+        "features": ",".join(_features(settings)),
+        "alias": settings.alias,
+        "way": settings.way,
         "boot": hardware.boot_id(),
         "pid": str(os.getpid()),
         "started": f"{time.time():.0f}",
     }
+
+
+def _features(settings: NodeSettings) -> tuple[str, ...]:
+    """Return the words of the user, then those for what is here."""
+    gpu_words = [word for gpu in settings.devices for word in gpu.words()]
+    return tuple(
+        dict.fromkeys([*settings.features, *hardware.features(_pythons(settings), gpu_words)])
+    )
 
 
 def _link_cloudpickle(node_dir: Path) -> None:

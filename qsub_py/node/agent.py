@@ -61,11 +61,12 @@ class Agent:
         shown: dict[str, str],
         pythons: tuple[str, ...],
         agent_argv: list[str],
+        build: str,
         revive: Callable[[], tuple[str, str]],
         retention_s: float,
     ) -> None:
         self._dir, self._settings, self._store = node_dir, settings, store
-        self._shown, self._pythons = shown, pythons
+        self._shown, self._pythons, self._build = shown, pythons, build
         self._revive, self._retention_s = revive, retention_s
         self._jobs = Jobs(store, ring, settings, node_dir)
         self._maker = ReportMaker(store, ring, settings.name)
@@ -165,6 +166,7 @@ class Agent:
         with contextlib.suppress(Refused, StoreError):
             self._store.bye()
         hand.send({"op": "stop"})
+        (self._dir / "stopped").touch()
         log.info("left")
         return True
 
@@ -181,7 +183,7 @@ class Agent:
         self._next["renew"] = 0.0
         if not self._was_joined:
             self._was_joined = True
-            (self._dir / "joined").touch()
+            (self._dir / "joined").write_text(self._build, "utf-8", "surrogateescape")
 
     def _follow(self, url: str, password: str) -> None:
         """Aim both connections at the server's place: a tunnel comes back with another port."""

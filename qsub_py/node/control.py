@@ -28,16 +28,8 @@ def restart(config: Config, names: Sequence[str]) -> list[str]:
         raise NodeError(f"no node {what} on this host", hint="start one with `qnode start`")
     chosen = [(settings, where) for settings, where in here if not names or settings.name in names]
     for _, node_dir in chosen:
-        stop_agent(node_dir)
         local.launch(node_dir)
     return [settings.name for settings, _ in chosen]
-
-
-def stop_agent(node_dir: Path) -> None:
-    """End a node's agent; its keeper would start it again in a second."""
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(_pid(node_dir, "agent"), signal.SIGTERM)
-    _await(lambda: not local.is_running(node_dir))
 
 
 def destroy(config: Config, name: str) -> bool:
@@ -47,6 +39,7 @@ def destroy(config: Config, name: str) -> bool:
     """
     found = [where for settings, where, _ in local.local_nodes(config) if settings.name == name]
     for node_dir in found:
+        (node_dir / "stopped").touch()  # `ensure` leaves it alone
         # The keeper first: it would start its agent again. It ends what it runs.
         keeper = _keeper(node_dir)
         for pid, how in ((keeper, signal.SIGTERM), (_agent(node_dir), signal.SIGKILL)):

@@ -1,38 +1,32 @@
-"""What this machine has: cpus, memory, gpus, interpreter."""
+"""What this machine has: cpus, memory, identity, interpreter. Its gpus are in gpus.py."""
 
 from __future__ import annotations
 
 import os
-import re
+import platform
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
+
+from qsub_py.node import cgroups
 
 
 def cpus() -> int:
-    """Return how many cpus this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cpus this process may use: its affinity, and its control group's quota."""
+    here = len(os.sched_getaffinity(0))
+    return min(here, cgroups.whole_cpus() or here)
 
 
 def mem_bytes() -> int:
-    """Return the memory jobs may share: all of it, or the limit of our cgroup."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            sizes.append(int(text))
-    return min(sizes)
+    """Return the memory jobs may share: all of it, or the least limit of our control groups."""
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(here, cgroups.mem_limit() or here)
 
 
-def gpus() -> int:
-    """Return how many NVIDIA devices there are."""
-    try:
-        return sum(bool(re.fullmatch(r"nvidia\d+", name)) for name in os.listdir("/dev"))
-    except OSError:
-        return 0
+def load() -> float:
+    """Return the load average of the last minute."""
+    return os.getloadavg()[0]
 
 
 def boot_id() -> str:
@@ -53,3 +47,9 @@ def machine_id() -> str:
 def python_minor() -> str:
     """Return the minor version of this interpreter, "3.11"."""
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def features(pythons: Iterable[str], gpu_words: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the words that describe this machine: "x86_64", "python3.11", "rtx3090"."""
+    words = [platform.machine().lower(), *(f"python{minor}" for minor in pythons), *gpu_words]
+    return tuple(dict.fromkeys(word for word in words if word))

@@ -14,7 +14,6 @@ import pytest
 
 from env import Env, alive, wait_until
 from qsub_py import config, server
-from qsub_py.errors import NodeError
 from qsub_py.model import JobSpec, Outcome, Segments, State, Submission
 from qsub_py.outcomes import unpack_outcomes
 from qsub_py.signing import Key, Keyring, sign
@@ -93,12 +92,6 @@ def test_forged_spec_is_refused(cluster_env: Env, tmp_path: Path) -> None:
     assert info.state is State.FAILED
     assert "signed" in info.unfit["n1"]
     assert not mark.exists()
-
-
-def test_second_agent_is_refused(cluster_env: Env) -> None:
-    with pytest.raises(NodeError, match="runs already"):
-        cluster_env.start_node("n1", cpus=1)
-    assert cluster_env.start_node("n1", cpus=2).was_running
 
 
 def test_two_nodes_share_the_work(cluster_env: Env, tmp_path: Path) -> None:
