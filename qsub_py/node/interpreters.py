@@ -99,6 +99,6 @@ def _candidates(env: str) -> Iterator[str]:
             yield path
     home = Path(os.environ.get("HOME") or "/")
     for pattern in _HOMES:
-        for path in sorted(home.glob(pattern)):
-            if os.access(path, os.X_OK):
-                yield str(path)
+        for found in sorted(home.glob(pattern)):
+            if os.access(found, os.X_OK):
+                yield str(found)

@@ -143,7 +143,8 @@ def ensure(config: Config) -> list[str]:
 
     Returns their names. Raises NodeError when one does not come up, after trying the others.
     """
-    done, failed = [], []
+    done: list[str] = []
+    failed: list[NodeError] = []
     for settings, node_dir, runs in local_nodes(config):
         if runs or settings.cluster != config.cluster or (node_dir / "stopped").exists():
             continue
@@ -151,9 +152,9 @@ def ensure(config: Config) -> list[str]:
             launch(node_dir)
             done.append(settings.name)
         except NodeError as error:
-            failed.append((settings.name, error))
-    for name, error in failed:
-        raise NodeError(f"node {name}: {error}", hint=error.hint)
+            failed.append(NodeError(f"node {settings.name}: {error}", hint=error.hint))
+    for complaint in failed:
+        raise complaint
     return done
 
 
