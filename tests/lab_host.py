@@ -288,6 +288,10 @@ class Host:
             )
             wait_until(self.sshd_pid, what=f"sshd of {self.name} listens")
 
+    def freeze_sshd(self) -> None:
+        """Stop the sshd that listens: connections are taken, and never greeted."""
+        self.run(f"kill -STOP {self.sshd_pid()}", user="root")
+
     def sshd(self, *options: str) -> None:
         """Give sshd these lines of configuration, before its others, and restart what listens;
         sessions go on. "UsePAM yes" and passwords work too (see `set_password`)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -15,16 +16,28 @@ import pytest
 import lab as labs
 from lab import Lab
 
-_PACKAGES = ("openssh-server", "openssh-client", "iproute2")
+_NEEDED = ("openssh-server", "openssh-client", "iproute2")
+#: Login shells that tests use where they are installed.
+_SHELLS = ("tcsh", "fish")
 _APT = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
 def _install() -> None:
     """Install what a lab needs, on a machine of CI alone."""
-    if os.environ.get("CI") == "true" and os.geteuid() == 0 and labs.missing_tools():
-        for words in (["update", "-q"], ["install", "-qy", "--no-install-recommends", *_PACKAGES]):
-            with contextlib.suppress(OSError):
-                subprocess.run(["apt-get", *words], env={**os.environ, **_APT}, timeout=600)
+    if os.environ.get("CI") != "true" or os.geteuid():
+        return
+    shells = [name for name in _SHELLS if not shutil.which(name)]
+    needed = list(_NEEDED) if labs.missing_tools() else []
+    if shells or needed:
+        _apt("update", "-q")
+    for packages in (needed, shells):
+        if packages:
+            _apt("install", "-qy", "--no-install-recommends", *packages)
+
+
+def _apt(*words: str) -> None:
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(["apt-get", *words], env={**os.environ, **_APT}, timeout=300)
 
 
 @pytest.fixture(scope="session")

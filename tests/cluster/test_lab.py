@@ -164,6 +164,12 @@ def test_sshd_dies_and_comes_back(lab3: Lab) -> None:
     assert reaches(lab3, lab3["h1"])
 
 
+def test_sshd_says_nothing(lab3: Lab) -> None:
+    lab3["h1"].freeze_sshd()
+    done = lab3.head.run([*_PING, "h1", "true"], check=False)
+    assert "timed out" in done.stderr
+
+
 # -- hosts that are not as one would wish ----------------------------------------------------
 
 
