@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qsub_py.config_keys import install_key, key_id_of, load_key, load_keys
+from qsub_py.config_keys import install_keys, key_id_of, key_text, load_key, load_keys
 from qsub_py.config_paths import (
     claim_serving,
     config_dir,
@@ -32,8 +32,9 @@ __all__ = [
     "claim_serving",
     "config_dir",
     "host_name",
-    "install_key",
+    "install_keys",
     "key_id_of",
+    "key_text",
     "load",
     "load_key",
     "load_keys",
@@ -69,6 +70,9 @@ class JobConfig:
     mem: str = ""
     time: str = ""
     export: str = "ALL"
+    ship_limit: str = "512M"
+    fetch_limit: str = "100M"
+    fetch_total: str = "1G"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,9 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "job.cpus": _at_least(1),
     "job.mem": _check_size,
     "job.time": _check_time,
+    "job.ship_limit": parse_size,
+    "job.fetch_limit": parse_size,
+    "job.fetch_total": parse_size,
     "node.name": _check_name,
     "node.cpus": _at_least(0),
     "node.mem": _check_size,

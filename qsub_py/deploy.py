@@ -65,7 +65,8 @@ class Way:
     kind: str
     url: str = ""
     password: str = field(default="", repr=False)
-    ca_pem: str = ""
+    #: Text of the authority's certificate, for TLS.
+    ca: str = ""
 
 
 @dataclass
@@ -174,7 +175,7 @@ class Deployment:
         with contextlib.closing(remote):
             request = {"cluster": self.config.cluster, "name": host.name}
             secrets = {"keys": configuration.key_text(self.config.cluster),
-                       "password": way.password, "ca_pem": way.ca_pem}  # fmt: skip
+                       "password": way.password, "ca": way.ca}  # fmt: skip
             ready = {"op": "prepare", **request, "url": way.url}
             place = remote.ask(ready, json.dumps(secrets).encode())
             had_tunnel = self._lay_way(host, connection.route, way, place)

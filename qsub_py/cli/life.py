@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from qsub_py import fleet
+from qsub_py import fleet, render
 from qsub_py.cli import common
 from qsub_py.cli.nodes import chosen, stop_nodes
 from qsub_py.config import Config
@@ -99,6 +99,34 @@ def _ensure_members(config: Config, wanted: dict[str, Member]) -> int:
     up = {node.name for node in client.ask(lambda store: store.nodes()) if node.state != "lost"}
     dead = [one for name, one in wanted.items() if name not in up]
     return start_again(config, dead) if dead else 0
+
+
+def doctor(config: Config, name: str, *, as_json: bool) -> int:
+    """Print what was found on a node's host, and the cures; returns the exit code."""
+    from qsub_py.node.doctor import BAD, checks
+
+    here = {settings.name for settings, _, _ in local.local_nodes(config)}
+    found: list[dict[str, str]] = []
+    if name and name not in here:
+        from qsub_py.cli.fleet import on_host
+
+        request = {"op": "doctor", "cluster": config.cluster}
+        on_host(config, name, lambda remote: found.extend(remote.ask(request)["checks"]))
+    else:
+        found += [asdict(check) for check in checks(config)]
+    if as_json:
+        render.show_json(found)
+    else:
+        _print_checks(found)
+    return int(any(check["verdict"] == BAD for check in found))
+
+
+def _print_checks(found: Sequence[Mapping[str, str]]) -> None:
+    width = max((len(check["name"]) for check in found), default=0)
+    for check in found:
+        print(safe(f"{check['verdict']:<4}  {check['name']:<{width}}  {check['detail']}"))
+        if check["cure"]:
+            print(safe(f"{'':<4}  {'':<{width}}  -> {check['cure']}"))
 
 
 def print_logs(config: Config, name: str, *, lines: int, follows: bool) -> None:

@@ -198,6 +198,17 @@ def ensure() -> int:
     return ensure(config.load())
 
 
+@qnode.command("doctor")
+@click.argument("name", required=False, metavar="[NAME]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.options
+def doctor(name: str | None, as_json: bool) -> int:
+    """Look for what may keep a node (of this host, or NAME) from working; exit code 1 if so."""
+    from qsub_py.cli.life import doctor
+
+    return doctor(config.load(), name or "", as_json=as_json)
+
+
 @qnode.command("logs")
 @click.argument("name", required=False, metavar="[NAME]")
 @click.option("-n", "--lines", metavar="N", help="How many lines (50).")

@@ -21,8 +21,9 @@ import qsub_py
 from qsub_py import config as configuration
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, QsubError, StoreUnavailable
-from qsub_py.node import hardware, inuse, local
+from qsub_py.node import edition, hardware, local
 from qsub_py.node.agent import Agent
+from qsub_py.node.lending import lend
 from qsub_py.node.settings import NodeSettings
 from qsub_py.reach import endpoint
 from qsub_py.signing import Keyring
@@ -40,7 +41,7 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    inuse.hold()
+    edition.hold()
     lock = open(node_dir / "agent.lock", "ab")  # noqa: SIM115 - held until the process ends
     if not _locked(lock.fileno(), node_dir, replaces="--replace" in sys.argv[2:]):
         logging.error("another agent runs this node")
@@ -86,7 +87,7 @@ def _make(node_dir: Path) -> Agent:
     ring = Keyring.of(configuration.load_keys(settings.cluster))
     link, waiting = _links(config)
     store = NodeStore(link, settings.cluster, settings.uid)
-    _link_cloudpickle(node_dir)
+    lend(node_dir)
     return Agent(
         node_dir,
         settings,
@@ -150,17 +151,6 @@ def _features(settings: NodeSettings) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys([*settings.features, *hardware.features(_pythons(settings), gpu_words)])
     )
-
-
-def _link_cloudpickle(node_dir: Path) -> None:
-    """Lend our cloudpickle to interpreters that have none, and nothing else of ours."""
-    import cloudpickle
-
-    (node_dir / "lib").mkdir(mode=0o700, exist_ok=True)
-    target, link = Path(cloudpickle.__file__).parent, node_dir / "lib" / "cloudpickle"
-    if not link.is_symlink() or os.readlink(link) != str(target):
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
 
 
 if __name__ == "__main__":

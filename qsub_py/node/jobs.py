@@ -181,6 +181,8 @@ class Jobs:
         env |= dict.fromkeys(_THREADS, str(spec.cpus))
         env |= spec.env
         env.setdefault("PATH", os.environ.get("PATH", os.defpath))
+        if (self._dir / "bin").is_dir():  # our commands, on a host that has them not installed
+            env["PATH"] += f"{os.pathsep}{self._dir}/bin"
         parts = spec.segments.parts
         env |= {
             "QSUB_JOB_ID": str(job.id),

@@ -20,7 +20,7 @@ from qsub_py import config as configuration
 from qsub_py import upstream
 from qsub_py.config import Config
 from qsub_py.errors import QsubError
-from qsub_py.node import control, local, local_logs
+from qsub_py.node import control, doctor, local, local_logs
 
 Header = dict[str, Any]
 Receive = Callable[[], tuple[Header, bytes] | None]
@@ -58,7 +58,7 @@ def _prepare(header: Header, blob: bytes) -> Iterator[Header]:
     if header["url"]:
         upstream.write(
             config, url=header["url"], way="direct", password=secrets["password"],
-            ca_pem=secrets["ca_pem"] or None,
+            ca=secrets["ca"],
         )  # fmt: skip
     yield {"argv": _own_argv("qsub_py.upstream"), "state_dir": str(config.state_path())}
 
