@@ -97,6 +97,11 @@ class HostKeyUnknown(SshError):
         #: False where the configuration says StrictHostKeyChecking yes: refuse, do not ask.
         self.may_ask = may_ask
 
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether there is a file to keep it in: many set UserKnownHostsFile to /dev/null."""
+        return not self.file.startswith("/dev/")
+
 
 class HostKeyChanged(SshError):
     """The host shows another key than known_hosts has for it, or a revoked one."""

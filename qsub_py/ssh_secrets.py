@@ -48,13 +48,19 @@ class Secrets:
         """Remember the passphrase of a key file."""
         self._passphrases[path] = text
 
+    def forget_passphrase(self, path: str, text: str) -> None:
+        """Forget a passphrase that was wrong, unless somebody has put another one there."""
+        if self._passphrases.get(path) == text:
+            self._passphrases.pop(path, None)
+
     def keep_password(self, account: str, text: str) -> None:
         """Remember the password of "user@host"."""
         self._passwords[account] = text
 
-    def forget_password(self, account: str) -> None:
-        """Forget a password that was wrong."""
-        self._passwords.pop(account, None)
+    def forget_password(self, account: str, text: str) -> None:
+        """Forget a password that was wrong, unless another one is there by now."""
+        if self._passwords.get(account) == text:
+            self._passwords.pop(account, None)
 
     def to_json(self) -> str:
         """Return all of it as text, for a pipe to a process of our own and nothing else."""
@@ -80,7 +86,7 @@ class Secrets:
             if found is not None or what in self._given_up:
                 return found
             answer = question()
-            if answer is None:
+            if answer is None and what:
                 self._given_up.add(what)
             return answer
 
