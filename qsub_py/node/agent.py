@@ -115,6 +115,9 @@ class Agent:
         self._hand.listen()
         if self._due("ping", _RENEW_S):
             self._hand.ping()
+            if self._hand.renew_keeper():
+                # It starts nothing before it heard a fence.
+                self._next["renew"] = 0.0
         if not self._is_joined:
             if self._due("join", self._retry_s):
                 self._join()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from qsub_py.node.keeper_link import short_socket_path
-from qsub_py.node.wire import Channel, Header, frame
+from qsub_py.node.wire import VERSION, Channel, Header, frame
 from qsub_py.node.workplace import Workplace
 
 #: Between two starts of an agent: the silence, doubled each time up to so many silences.
@@ -26,6 +26,7 @@ _GAP_S = 3.0
 #: An agent whose connection ended is dead unless it is back within this time.
 _DEAD_S = 1.0
 _PEER = struct.Struct("3i")
+_PONG: Header = {"op": "pong", "version": VERSION}
 
 
 def log(text: str) -> None:
@@ -90,9 +91,9 @@ class AgentLine:
         if header.get("op") == "ping":
             if channel is self._agent:
                 # In its turn, so that it comes after all that a hello before it asked for.
-                self.post(frame({"op": "pong"}))
+                self.post(frame(_PONG))
             else:
-                self._send(channel, {"op": "pong"})
+                self._send(channel, _PONG)
             return
         if header.get("op") == "hello" and channel.fileno() >= 0:
             self._greet(channel)
@@ -180,6 +181,12 @@ class Supervisor:
         self._backoff_s = silence_s
         self._not_before = 0.0
         self._last_look = time.monotonic()
+
+    def learn(self, argv: Sequence[str]) -> None:
+        """Start the agent like this from now on: it is another version, elsewhere."""
+        if argv and list(argv) != list(self._argv):
+            log(f"the agent is now: {' '.join(argv)}")
+            self._argv = argv
 
     def look(self) -> None:
         """Call about once a second, after the sockets were read."""

@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 from qsub_py.model import Batch
+from qsub_py.node import edition
 from qsub_py.node.holding import Held, Holding
 from qsub_py.node.jobs import Jobs
-from qsub_py.node.keeper_link import KeeperLink, start_keeper
+from qsub_py.node.keeper_link import KeeperLink, await_end, start_keeper
 from qsub_py.node.reports import Entry, Outbox
-from qsub_py.node.wire import Header, read_items
+from qsub_py.node.wire import VERSION, Header, read_items
 
 log = logging.getLogger("qsub_py.agent")
 
@@ -33,6 +34,7 @@ class Hand:
         self._dir, self._argv, self._jobs, self._selector = node_dir, agent_argv, jobs, selector
         self.holding, self.outbox = Holding(), Outbox()
         self._events = selectors.EVENT_READ
+        self._edition = edition.name()
         self._keeper = self._connect()
 
     def listen(self) -> None:
@@ -55,6 +57,23 @@ class Hand:
         self._selector.unregister(self._keeper)
         self._keeper.close()
         self._keeper = self._connect()
+
+    def renew_keeper(self) -> bool:
+        """Put a keeper of our own version in the place of one that has nothing to run.
+
+        Its reports are in its journal, and the new one tells them again. Returns whether it did.
+        """
+        if self._edition == edition.name() or self.holding.slots or self._keeper.waiting:
+            return False
+        log.info("the keeper is %s: another takes its place", self._edition)
+        self.send({"op": "stop"})
+        self._selector.unregister(self._keeper)
+        self._keeper.close()
+        await_end(self._dir)
+        self._keeper = self._connect()
+        # Once is enough: where another copy than ours is found again, it stays.
+        self._edition = edition.name()
+        return True
 
     # -- what the keeper is told -----------------------------------------------------------
 
@@ -115,7 +134,8 @@ class Hand:
             try:
                 start_keeper(self._dir, self._argv)
                 keeper = KeeperLink.connect(self._dir)
-                keeper.send({"op": "hello", "version": 1, "pid": os.getpid()})
+                hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "argv": self._argv}
+                keeper.send(hello)
                 keeper.send({"op": "ping"})
                 return keeper, _until_pong(keeper)
             except (OSError, RuntimeError) as error:
@@ -123,6 +143,7 @@ class Hand:
                 time.sleep(1.0)
 
     def _adopt(self, state: Header, before: dict[int, Held]) -> None:
+        self._edition = state.get("edition", "of a version before 2")
         for row in state["batches"]:
             positions = set(row["waiting"])
             if row["running"] is not None:

@@ -23,7 +23,9 @@ _KILL_S = 5.0
 def recover(ledger: Ledger, records: Iterable[tuple[Header, bytes]], node_dir: str) -> None:
     """Bring the ledger to the truth: nothing runs, and what had begun is reported."""
     for header, body in records:
-        _REPLAY[header["op"]](ledger, header, body)
+        replay = _REPLAY.get(header["op"])
+        if replay is not None:  # else of a newer version, which was replaced by this one
+            replay(ledger, header, body)
     rebooted = ledger.boot_id not in ("", boot_id())
     left = 0 if rebooted else _kill_leftovers(ledger, node_dir)
     why = "the host rebooted" if rebooted else "the keeper died"

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from qsub_py.node import edition
 from qsub_py.node.agent_line import AgentLine, Supervisor, log
 from qsub_py.node.batch import Batch, Commons, Verdict
 from qsub_py.node.history import recover
@@ -131,7 +132,9 @@ class Keeper:
     def _hello(self, header: Header, _: bytes) -> None:
         if header.get("version", VERSION) > VERSION:
             log(f"the agent speaks version {header['version']}, this keeper {VERSION}")
+        self._supervisor.learn(header.get("argv") or ())
         state = {"op": "state", "version": VERSION, "boot_id": self._ledger.boot_id}
+        state["edition"] = edition.name()
         self._ledger.tell({**state, "batches": self._slots.states(), "ended": []})
         self._ledger.tell_again()
 
@@ -270,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.daemon:
         _detach(node_dir)
     reserve_low_descriptors()
+    edition.hold()
     if not _lock(node_dir):
         return 0
     become_subreaper()

@@ -6,6 +6,7 @@ It knows the state directory's layout and the wire, and nothing of Redis.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -97,6 +98,19 @@ def start_keeper(
         # A keeper that loses the race for the lock ends at once: so ask again, not only once.
         _launch(directory, agent_argv, silence_s)
         _await_answer(directory, min(deadline, time.monotonic() + 3.0))
+
+
+def await_end(node_dir: str | os.PathLike[str], *, wait_s: float = 10.0) -> bool:
+    """Wait until a keeper that was told to stop has gone; whether it has."""
+    deadline = time.monotonic() + wait_s
+    with open(os.path.join(node_dir, "keeper.lock"), "ab") as file:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                time.sleep(0.005)
+    return False
 
 
 def _launch(directory: Path, agent_argv: Sequence[str], silence_s: float) -> None:

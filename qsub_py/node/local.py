@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import qsub_py
 from qsub_py.activation import find_environment
 from qsub_py.config import Config, redact
 from qsub_py.errors import ConfigError, NodeError, SpecError
+from qsub_py.node import edition, hardware, interpreters
 from qsub_py.node import gpus as devices
-from qsub_py.node import hardware, interpreters
 from qsub_py.node.settings import NodeSettings
 from qsub_py.text import check_name
 
@@ -207,7 +206,7 @@ def agent_argv(node_dir: Path) -> list[str]:
 
     The keeper starts it again with what it was itself started with: that may be another copy.
     """
-    home = _package_home()
+    home = edition.home()
     path = [word for word in os.environ.get("PYTHONPATH", "").split(os.pathsep) if word]
     if home.name not in ("site-packages", "dist-packages"):
         path.insert(0, str(home))
@@ -216,13 +215,9 @@ def agent_argv(node_dir: Path) -> list[str]:
     return ["/usr/bin/env", *env, sys.executable, "-m", "qsub_py.node", str(node_dir)]
 
 
-def _package_home() -> Path:
-    return Path(__file__).resolve().parents[2]
-
-
 def build() -> str:
-    """Return what tells this copy of the program from another: version, place, interpreter."""
-    return f"{qsub_py.__version__} {_package_home()} {sys.executable}"
+    """Return what tells agents apart that one would replace: version, place, interpreter."""
+    return f"{edition.name()} {sys.executable}"
 
 
 def joined_build(node_dir: Path) -> str:

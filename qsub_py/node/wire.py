@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-VERSION = 1
+#: 2: `hello` has the agent's command line, `state` the keeper's edition. Agent and keeper work with
+#: one that is a number behind: what is not said is as it was, what is not known is passed over.
+VERSION = 2
 Header = dict[str, Any]
 
 HEAD = struct.Struct("<II")

@@ -37,7 +37,7 @@ def test_reconnect_tells_state_and_ends_again(keeper: Keeper, tmp_path: Path) ->
     keeper.results.clear()
     keeper.connect()
     state = keeper.heard("state")[0]
-    assert state["version"] == 1
+    assert state["version"] == VERSION
     (batch,) = state["batches"]
     assert (batch["key"], batch["job"], batch["running"], batch["count"]) == (key, 1, 0, 2)
     assert (batch["kind"], batch["paused"], batch["waiting"]) == ("command", False, [])
@@ -288,6 +288,20 @@ def test_hung_agent_is_killed_and_started_again(silent: Keeper, tmp_path: Path) 
     assert hung.wait(20) == -signal.SIGKILL
     second = agents(tmp_path / "agents")[1]
     assert is_alive(second)
+
+
+def test_an_agent_says_how_it_is_started_again(silent: Keeper, tmp_path: Path) -> None:
+    silent.connect()
+    argv = [*silent.agent_argv[:-2], str(tmp_path / "newer"), "pings"]
+    silent.send({"op": "hello", "version": 2, "pid": os.getpid(), "argv": argv})
+    silent.await_op("state", version=2)
+    silent.send({"op": "hello", "version": 1, "pid": os.getpid()})
+    assert silent.link is not None
+    silent.link.close()
+    silent.link = None
+    pid = wait_for(lambda: agents(tmp_path / "newer"), "the newer agent")[0]
+    assert agents(tmp_path / "agents") == []
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_no_agent_is_started_before_the_first_hello(silent: Keeper, tmp_path: Path) -> None:
