@@ -17,7 +17,7 @@ import pytest
 from keeper_driver import ROOT, UID, Keeper, is_alive, wait_for
 from qsub_py.node import journal
 from qsub_py.node.keeper_link import KeeperLink, keeper_answers, start_keeper
-from qsub_py.node.wire import frame
+from qsub_py.node.wire import VERSION, frame
 
 
 def pid_in(path: Path) -> int:
