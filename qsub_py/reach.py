@@ -6,8 +6,12 @@ there are such hosts and it is gone.
 
 from __future__ import annotations
 
+import contextlib
+
 from qsub_py import server
 from qsub_py.config import Config, claim_serving
+from qsub_py.errors import NodeError
+from qsub_py.server_lock import is_locked
 
 
 def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
@@ -28,7 +32,19 @@ def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
         if found := upstream.read(config):
             return found.link_url(), found.password
     embedded = serve(config, wait_s=wait_s)
+    _keep_tunnels(config)
     return embedded.url, embedded.password
+
+
+def _keep_tunnels(config: Config) -> None:
+    """Start the supervisor of the tunnels again, if there are hosts for it and it is gone."""
+    directory = config.tunnel_path()
+    if not (directory / "hosts.json").exists() or is_locked(directory / "tunnel.lock"):
+        return
+    from qsub_py import tunnel
+
+    with contextlib.suppress(NodeError):  # the hosts' nodes wait; this command need not
+        tunnel.start(config)
 
 
 def serve(config: Config, *, wait_s: float = 60.0) -> server.Endpoint:

@@ -1,0 +1,217 @@
+"""Tunnels to hosts that cannot reach the embedded server: kept by a process of their own.
+
+What deploying and qnode call: start the supervisor, add and remove hosts, ask how they are.
+The supervisor outlives the command; its worker holds the SSH connections. Secrets go to it
+over its socket (0600) and are never written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import qsub_py
+from qsub_py.config import Config
+from qsub_py.config_paths import private_dir
+from qsub_py.errors import NodeError
+from qsub_py.server_lock import is_locked
+from qsub_py.ssh import Route, Secrets
+from qsub_py.tunnel_place import Entry, Place
+
+_START_S = 15.0
+_ANSWER_S = 10.0
+#: The supervisor gets no more of the environment: nothing takes it for a part of a job.
+_KEPT_VARIABLES = (
+    "HOME", "PATH", "LD_LIBRARY_PATH", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK",
+    "XDG_CONFIG_HOME", "XDG_STATE_HOME", "QSUB_SERVER_BINARY", "QSUB_SERVER_MAXMEMORY",
+    "QSUB_SERVER_APPENDFSYNC", "QSUB_SERVER_PORT",
+)  # fmt: skip
+_DETACH = '"$@" </dev/null >/dev/null 2>&1 &'
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """How the tunnel of one host is."""
+
+    #: up, down, connecting, refused (its sshd forbids to forward ports).
+    state: str
+    #: The loopback port on the host; 0 unless it is up.
+    port: int = 0
+    #: Since when, in epoch seconds.
+    since: float = 0.0
+    #: What is wrong and what to do, in one line.
+    error: str = ""
+    #: How often the connection was lost since the worker started.
+    lost: int = 0
+    #: Bytes to and from the host, counted every few seconds.
+    sent: int = 0
+    received: int = 0
+
+
+def ensure(config: Config) -> int:
+    """Return the pid of the supervisor, started if need be; hosts that are down are tried now.
+
+    One of another version is replaced (what it had of typed secrets is gone). Raises NodeError.
+    """
+    place = _place(config)
+    deadline = time.monotonic() + _START_S
+    hello = {"op": "hello", "agent": os.environ.get("SSH_AUTH_SOCK", "")}
+    while time.monotonic() < deadline:
+        if not is_locked(place.lock):
+            start(config)
+        reply = _ask(place, hello)
+        if reply.get("version") == qsub_py.__version__:
+            return int(reply["pid"])
+        if reply:
+            _ask(place, {"op": "stop"})
+        time.sleep(0.02)
+    raise NodeError("the supervisor of the tunnels does not start", hint=f"see {place.log}")
+
+
+def start(config: Config) -> None:
+    """Start the supervisor in the background; it ends at once when there is one."""
+    place = _place(config)
+    environ = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    home = Path(__file__).resolve().parents[1]
+    if home.name not in ("site-packages", "dist-packages"):
+        environ["PYTHONPATH"] = str(home)
+    python = sys.executable or shutil.which("python3") or "python3"
+    argv = [python, "-m", "qsub_py.tunnel_supervisor", str(config.state_path()), config.cluster]
+    try:
+        subprocess.run(
+            ["/bin/sh", "-c", _DETACH, "sh", *argv],
+            cwd=place.dir,
+            env=environ,
+            start_new_session=True,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NodeError(f"cannot start the supervisor of the tunnels: {error}") from error
+
+
+def add(
+    config: Config,
+    name: str,
+    route: Route,
+    secrets: Secrets,
+    remote_argv: Sequence[str],
+    message: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep a tunnel to a host from now on, or keep it differently; returns at once.
+
+    `remote_argv` is run there at each connection, with `message`, the port and the server's
+    password as one line of JSON on its standard input (see upstream.py). Raises NodeError.
+    """
+    entry = Entry(
+        route=route.to_json(), command=shlex.join(remote_argv), message=dict(message or {})
+    )
+    _add(config, name, entry, secrets)
+
+
+def _add(config: Config, name: str, entry: Entry, secrets: Secrets) -> None:
+    ensure(config)
+    _must(
+        _place(config),
+        {"op": "add", "name": name, "entry": entry.to_dict(), "secrets": secrets.to_json()},
+    )
+
+
+def remove(config: Config, name: str) -> None:
+    """End the tunnel of a host; with the last one the supervisor ends. Raises NodeError."""
+    place = _place(config)
+    if is_locked(place.lock):
+        _must(place, {"op": "remove", "name": name})
+        return
+    entries = place.read()
+    if entries.pop(name, None):
+        place.write(entries)
+
+
+def stop(config: Config) -> None:
+    """End the supervisor and all tunnels, until `ensure`; the list of hosts stays."""
+    place = _place(config)
+    deadline = time.monotonic() + _START_S
+    while is_locked(place.lock) and time.monotonic() < deadline:
+        _ask(place, {"op": "stop"})
+        time.sleep(0.02)
+
+
+def status(config: Config) -> dict[str, TunnelStatus]:
+    """Return how each host's tunnel is, by name; starts nothing."""
+    place = _place(config)
+    if is_locked(place.lock):
+        states = _ask(place, {"op": "status"}).get("states")
+        if isinstance(states, dict):
+            return {name: _status(facts) for name, facts in states.items()}
+    words = "the supervisor of the tunnels does not run; run `qnode ensure`"
+    return {name: TunnelStatus("down", error=words) for name in place.read()}
+
+
+def await_up(
+    config: Config, names: Iterable[str], *, timeout_s: float = 30.0
+) -> dict[str, TunnelStatus]:
+    """Wait until each of these tunnels is up or in trouble; return how they are then."""
+    wanted = set(names)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = {name: one for name, one in status(config).items() if name in wanted}
+        if all(one.state != "connecting" for one in found.values()) and found.keys() == wanted:
+            return found
+        if time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def _status(facts: Mapping[str, Any]) -> TunnelStatus:
+    return TunnelStatus(
+        state=str(facts.get("state", "down")),
+        port=int(facts.get("port", 0)),
+        since=float(facts.get("since", 0.0)),
+        error=str(facts.get("error", "")),
+        lost=int(facts.get("lost", 0)),
+        sent=int(facts.get("sent", 0)),
+        received=int(facts.get("received", 0)),
+    )
+
+
+def _place(config: Config) -> Place:
+    cure = "set QSUB_STATE_DIR to a local directory you can write to"
+    return Place(private_dir(config.tunnel_path(), cure=cure))
+
+
+def _must(place: Place, message: dict[str, Any]) -> None:
+    reply = _ask(place, message)
+    if "pid" not in reply:
+        said = reply.get("error", "it does not answer")
+        raise NodeError(f"the supervisor of the tunnels: {said}", hint=f"see {place.log}")
+
+
+def _ask(place: Place, message: dict[str, Any]) -> dict[str, Any]:
+    """Return the supervisor's answer, {} when there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(_ANSWER_S)
+            with place.address() as address:
+                link.connect(address)
+            link.sendall(json.dumps(message).encode() + b"\n")
+            with link.makefile("rb") as stream:
+                reply = json.loads(stream.readline() or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return reply if isinstance(reply, dict) else {}
+
+
+if __name__ == "__main__":
+    from qsub_py.tunnel_supervisor import main
+
+    main(*sys.argv[1:3])
