@@ -198,11 +198,21 @@ class Deployment:
         )  # fmt: skip
 
     def _lay_way(self, host: Host, route: Route, way: Way, place: Mapping[str, Any]) -> bool:
-        """Let the host know where the server is; returns whether its tunnel was there before."""
+        """Open a tunnel to the server, if it needs one; returns whether there was one before."""
         if way.kind == "direct":
             return False
         self.told(host.name, "opening the tunnel")
-        raise NotImplementedError
+        had_one = host.name in tunnel.status(self.config)
+        message = {"cluster": self.config.cluster, "state_dir": place["state_dir"],
+                   "server": configuration.host_name()}  # fmt: skip
+        tunnel.add(self.config, host.name, route, self.secrets, place["argv"], message)
+        found = tunnel.await_up(self.config, [host.name], timeout_s=_TUNNEL_S).get(host.name)
+        if found is None or found.state != "up":
+            if not had_one:
+                tunnel.remove(self.config, host.name)
+            why = found.error if found else "the tunnel did not come up"
+            raise NodeError(f"{host.name}: {why}")
+        return had_one
 
 
 def _guarded(host: Host, action: Callable[[Host], T]) -> T | QsubError:

@@ -109,6 +109,8 @@ def add(
 ) -> None:
     """Keep a tunnel to a host from now on, or keep it differently; returns at once.
 
+    One that is up and the same is left alone.
+
     `remote_argv` is run there at each connection, with `message`, the port and the server's
     password as one line of JSON on its standard input (see upstream.py). Raises NodeError.
     """
@@ -120,6 +122,9 @@ def add(
 
 def _add(config: Config, name: str, entry: Entry, secrets: Secrets) -> None:
     ensure(config)
+    known = _place(config).read().get(name)
+    if known == entry and status(config).get(name, TunnelStatus("down")).state == "up":
+        return  # what runs over it shall not notice
     _must(
         _place(config),
         {"op": "add", "name": name, "entry": entry.to_dict(), "secrets": secrets.to_json()},
