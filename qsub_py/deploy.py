@@ -53,7 +53,9 @@ class Started:
     python: str
     way: str
     was_running: bool
-    #: It ran another version; what it runs was not touched.
+    #: Its agent was started anew; what it runs was not touched.
+    was_restarted: bool = False
+    #: It ran another version before.
     was_upgraded: bool = False
     warning: str = ""
 
@@ -192,10 +194,17 @@ class Deployment:
         member = Member(host, connection.route, way.kind, self.bundle().hash, dict(options))
         fleet.put(self.config, member)
         return Started(
-            host.name, answer["cpus"], answer["mem_bytes"], answer["gpus"],
-            remote.facts["python"], way.kind, answer["was_running"], answer["was_upgraded"],
-            _warning(remote.facts),
-        )  # fmt: skip
+            name=host.name,
+            cpus=answer["cpus"],
+            mem_bytes=answer["mem_bytes"],
+            gpus=answer["gpus"],
+            python=remote.facts["python"],
+            way=way.kind,
+            was_running=answer["was_running"],
+            was_restarted=answer["was_restarted"],
+            was_upgraded=answer["was_upgraded"],
+            warning=_warning(remote.facts),
+        )
 
     def _lay_way(self, host: Host, route: Route, way: Way, place: Mapping[str, Any]) -> bool:
         """Open a tunnel to the server, if it needs one; returns whether there was one before."""
@@ -223,7 +232,7 @@ def _guarded(host: Host, action: Callable[[Host], T]) -> T | QsubError:
     except TimeoutError:
         return NodeError(f"{host.name}: it stopped answering", hint="try again")
     except OSError as error:
-        return NodeError(f"{host.name}: {error.strerror or error}", hint="try again")
+        return NodeError(f"{host.name}: {error.strerror or type(error).__name__}", hint="try again")
 
 
 def route_of(host: Host) -> Route:

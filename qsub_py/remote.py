@@ -7,6 +7,7 @@ then asks for one thing after another. Neither the user's login shell (csh, fish
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import qsub_py
 from qsub_py.bundle import Bundle
-from qsub_py.errors import NodeError, SpecError
+from qsub_py.errors import NodeError, SpecError, SshLost
 from qsub_py.hosts import Host
 from qsub_py.text import quoted, safe
 
@@ -78,7 +79,8 @@ class Remote:
         path = os.path.join(os.path.dirname(qsub_py.__file__), "node", "bootstrap.py")
         with open(path, "rb") as file:
             code = file.read()
-        self._stream.write(b"%d\n" % len(code) + code)
+        with contextlib.suppress(OSError, SshLost):  # it has ended: what it said tells why
+            self._stream.write(b"%d\n" % len(code) + code)
         self._await_mark()
         self.facts = self.ask({"op": "look", "dir": self.host.options.dir, "hash": bundle.hash})
         if not self.facts["have"]:

@@ -70,6 +70,8 @@ def start_hosts(
 
 def _line(node: Started) -> str:
     what = "runs already" if node.was_running else "is up"
+    if node.was_restarted:
+        what = "is up again"
     if node.was_upgraded:
         what = "is up with the new version"
     has = f"{node.cpus} cpus, {format_size(node.mem_bytes)}"

@@ -74,9 +74,15 @@ def _start(header: Header, _: bytes) -> Iterator[Header]:
     os.chdir("/")
     started = local.start(config, **header["options"])
     is_old = started.was_running and not control.runs_this_package(started.node_dir)
-    if started.was_running and (is_old or header["restarts"]):
+    is_anew = started.was_running and (is_old or header["restarts"])
+    if is_anew and not started.was_restarted:
         control.restart(config, [started.name])
-    yield {**asdict(started), "node_dir": str(started.node_dir), "was_upgraded": is_old}
+    yield {
+        **asdict(started),
+        "node_dir": str(started.node_dir),
+        "was_restarted": is_anew or started.was_restarted,
+        "was_upgraded": is_old,
+    }
 
 
 def _status(header: Header, _: bytes) -> Iterator[Header]:
