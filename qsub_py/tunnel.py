@@ -30,6 +30,8 @@ from qsub_py.tunnel_place import Entry, Place
 
 _START_S = 15.0
 _ANSWER_S = 10.0
+#: One that was started takes its lock within this time, or has failed.
+_RESTART_S = 3.0
 #: The supervisor gets no more of the environment: nothing takes it for a part of a job.
 _KEPT_VARIABLES = (
     "HOME", "PATH", "LD_LIBRARY_PATH", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK",
@@ -64,17 +66,19 @@ def ensure(config: Config) -> int:
     One of another version is replaced (what it had of typed secrets is gone). Raises NodeError.
     """
     place = _place(config)
-    deadline = time.monotonic() + _START_S
+    deadline, next_start = time.monotonic() + _START_S, 0.0
     hello = {"op": "hello", "agent": os.environ.get("SSH_AUTH_SOCK", "")}
     while time.monotonic() < deadline:
-        if not is_locked(place.lock):
+        if not is_locked(place.lock) and time.monotonic() >= next_start:
             start(config)
+            next_start = time.monotonic() + _RESTART_S
         reply = _ask(place, hello)
         if reply.get("version") == qsub_py.__version__:
             return int(reply["pid"])
         if reply:
             _ask(place, {"op": "stop"})
-        time.sleep(0.02)
+            next_start = 0.0
+        time.sleep(0.01)
     raise NodeError("the supervisor of the tunnels does not start", hint=f"see {place.log}")
 
 

@@ -88,7 +88,8 @@ class Supervisor:
                 next_tick = time.monotonic() + _TICK_S
                 self._tick()
         self._child.kill()
-        self._place.socket.unlink(missing_ok=True)
+        if self._place.is_ours(self._lock):
+            self._place.socket.unlink(missing_ok=True)
         log("ended")
 
     def _end(self, number: int, frame: object) -> None:

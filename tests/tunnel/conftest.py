@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from env import Env
-from qsub_py import server
+from qsub_py import server, tunnel
+from qsub_py.errors import NodeError
 from tunnel.host import Host
 from tunnel.relay import Relay
+from tunnel.sshd import Sshd, find
 
 
 @pytest.fixture
@@ -26,6 +29,24 @@ def relay(env: Env, password: str) -> Iterator[Relay]:
     made = Relay(server.status(env.config.server_path()).socket)
     yield made
     made.cut()
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """Return a real sshd on a loopback port."""
+    if not find():
+        pytest.skip("no sshd here: apt install openssh-server")
+    made = Sshd(tmp_path / "sshd")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def tunnels(env: Env) -> Iterator[Env]:
+    """Return the head; its tunnels end with the test."""
+    yield env
+    with contextlib.suppress(NodeError):
+        tunnel.stop(env.config)
 
 
 @pytest.fixture

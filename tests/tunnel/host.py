@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import qsub_py
 from env import Env, alive, wait_until
 from qsub_py.config_keys import key_path
 
@@ -27,6 +28,12 @@ class Host:
         keys = home / ".config/qsub_py/keys"
         keys.mkdir(parents=True)
         shutil.copy(key_path("default"), keys)
+
+    def argv(self) -> list[str]:
+        """Return the command that rewrites its record, for whoever logs in there."""
+        words = ["/usr/bin/env", f"HOME={self.home}", f"QSUB_STATE_DIR={self.state}"]
+        package = Path(qsub_py.__file__).parents[1]
+        return [*words, f"PYTHONPATH={package}", sys.executable, "-m", "qsub_py.upstream"]
 
     def run(self, command: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one of our commands there."""
