@@ -6,7 +6,7 @@ whoever needs a Route alone pays nothing. Errors of paramiko are translated in h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qsub_py.ssh_known import trust
 from qsub_py.ssh_resolve import resolve
@@ -40,3 +40,16 @@ def connect(
     from qsub_py.ssh_connect import connect
 
     return connect(route, secrets=secrets, asker=asker, accept_new=accept_new)
+
+
+def __getattr__(name: str) -> Any:
+    """Bring in what comes with paramiko when it is asked for."""
+    if name == "Stream":
+        from qsub_py.ssh_stream import Stream
+
+        return Stream
+    if name in ("Connection", "Finished"):
+        from qsub_py import ssh_connection
+
+        return getattr(ssh_connection, name)
+    raise AttributeError(name)

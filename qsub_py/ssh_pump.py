@@ -88,10 +88,6 @@ class Pump:
             self._is_closed = True
             os.write(self._wake_out, b"!")
 
-    def __len__(self) -> int:
-        """Return how many links there are."""
-        return len(self._links)
-
     # -- the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -8,6 +8,7 @@ in whichever thread reads or writes. It remembers the first bytes, to say what a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -115,7 +116,7 @@ class Wire:
     def _cut(self) -> None:
         self.cut = f"no sign of life for {QUIET_S + ANSWER_S:.0f} s"
         self.close()
-        raise ConnectionResetError(self.cut)
+        raise ConnectionResetError(errno.ECONNRESET, self.cut)
 
 
 # -- ways to a host --------------------------------------------------------------------------
