@@ -212,13 +212,27 @@ class Board:
     def paused(self) -> Iterator[None]:
         """Clear the board while something is asked."""
         with self._lock:
-            if self._live is not None:
-                self._live.stop()
+            was_shown = self._live is not None
+            self.hide()
             try:
                 yield
             finally:
-                if self._live is not None:
-                    self._live.start()
+                if was_shown:
+                    self.show()
+
+    def show(self) -> None:
+        """Begin to show it, below what was printed so far."""
+        from rich.live import Live
+
+        # A new one each time: it would clear the lines that were printed meanwhile.
+        self._live = Live(_board_table(self._lines), console=_console(sys.stdout), transient=True)
+        self._live.start()
+
+    def hide(self) -> None:
+        """Clear it from the terminal."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _show(self) -> None:
         if self._live is not None:
@@ -247,11 +261,8 @@ def board() -> Iterator[Board]:
     if not is_terminal() or os.environ.get("TERM") == "dumb":
         yield made
         return
-    from rich.live import Live
-
-    with Live(_board_table({}), console=_console(sys.stdout), transient=True) as live:
-        made._live = live
-        try:
-            yield made
-        finally:
-            made._live = None
+    made.show()
+    try:
+        yield made
+    finally:
+        made.hide()

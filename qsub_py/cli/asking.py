@@ -25,11 +25,13 @@ class TerminalAsker:
 
     def passphrase(self, path: str) -> str | None:
         """Return the passphrase of a key file; None when the person gives up."""
-        return self._ask(f"Passphrase of {path}: ", is_shown=False)
+        with self._paused():
+            return _ask(f"Passphrase of {path}: ", is_shown=False)
 
     def answer(self, host: str, prompt: str, echo: bool) -> str | None:
         """Return the answer to a question of a host."""
-        return self._ask(f"{host}: {prompt.strip()} ", is_shown=echo)
+        with self._paused():
+            return _ask(f"{host}: {prompt.strip()} ", is_shown=echo)
 
     def confirm(self, unknown: Sequence[HostKeyUnknown]) -> bool:
         """Show the fingerprints of hosts that are not known and ask once for all of them."""
@@ -38,25 +40,25 @@ class TerminalAsker:
             for error in unknown:
                 place = error.hostname if error.port == 22 else f"{error.hostname}:{error.port}"
                 complain(f"  {place}  {error.key_type}  {error.fingerprint}")
-        question = "Do they belong to these hosts? Trust them from now on? (yes/no) "
-        while (answer := self._ask(question, is_shown=True)) is not None:
-            if answer.strip().lower() in ("yes", "no"):
-                return answer.strip().lower() == "yes"
+            question = "Do they belong to these hosts? Trust them from now on? (yes/no) "
+            while (answer := _ask(question, is_shown=True)) is not None:
+                if answer.strip().lower() in ("yes", "no"):
+                    return answer.strip().lower() == "yes"
         return False
-
-    def _ask(self, question: str, *, is_shown: bool) -> str | None:
-        import getpass
-
-        with self._paused():
-            try:
-                if not is_shown:
-                    return getpass.getpass(safe(question))
-                sys.stderr.write(safe(question))
-                sys.stderr.flush()
-                line = sys.stdin.readline()
-                return line.rstrip("\n") if line else None
-            except EOFError:
-                return None
 
     def _paused(self) -> contextlib.AbstractContextManager[None]:
         return self._board.paused() if self._board else contextlib.nullcontext()
+
+
+def _ask(question: str, *, is_shown: bool) -> str | None:
+    import getpass
+
+    try:
+        if not is_shown:
+            return getpass.getpass(safe(question))
+        sys.stderr.write(safe(question))
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        return line.rstrip("\n") if line else None
+    except EOFError:
+        return None
