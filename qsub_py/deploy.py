@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -129,14 +130,15 @@ class Deployment:
     def _enter(self, host: Host, connection: Connection) -> Remote:
         try:
             remote = Remote(host, connection)
-            remote.enter(self.bundle())
+            remote.enter(self.bundle)
             return remote
         except BaseException:
             connection.close()
             raise
 
+    @cached_property
     def bundle(self) -> Bundle:
-        """Return what hosts are sent."""
+        """What hosts are sent; the same for all of them."""
         return bundle.build(self.config.state_path() / "bundles")
 
     # -- starting --------------------------------------------------------------------------
@@ -152,7 +154,6 @@ class Deployment:
         """Start a node on each host (or upgrade it); `done` hears of each as it is decided."""
         way = way_of(self.config)
         configuration.load_key(self.config.cluster, create=True)
-        self.bundle()
         links = self.connect(hosts)
 
         def start(host: Host) -> Started:
@@ -191,7 +192,7 @@ class Deployment:
                 if way.kind == "tunnel" and not had_tunnel:
                     tunnel.remove(self.config, host.name)
                 raise
-        member = Member(host, connection.route, way.kind, self.bundle().hash, dict(options))
+        member = Member(host, connection.route, way.kind, self.bundle.hash, dict(options))
         fleet.put(self.config, member)
         return Started(
             name=host.name,
