@@ -147,6 +147,17 @@ class Link:
                     replies[i] = self._reply()
             return self._sound(replies)
 
+    def load(self, *names: str) -> None:
+        """Bring scripts to the server's cache, so that several sent at once run in their order.
+
+        A server that does not let us (ACL) is left as it is.
+        """
+        self.open()
+        with _Translated(self):
+            self._connection.send([("SCRIPT", "LOAD", script(name).body) for name in names])
+            for _ in names:
+                self._reply()
+
     def _reply(self) -> Any:
         try:
             return self._connection.read(None)
@@ -200,7 +211,7 @@ def _translate(error: Exception, url: str) -> StoreError:
         way, _, cure = unquote(urlsplit(url).fragment).partition(";")
         by = f", by {way}" if way else ""
         return StoreUnavailable(
-            f"no answer from the server at {where}{by}: {text}", hint=cure or _cure(text)
+            f"no answer from the server at {where}{by}: {text}", hint=cure or _cure(url, text)
         )
     if text.startswith(_NOT_ALLOWED):
         return StoreMismatch(
@@ -212,11 +223,12 @@ def _translate(error: Exception, url: str) -> StoreError:
     return StoreError(f"the server at {where} said: {text}")
 
 
-def _cure(text: str) -> str:
+def _cure(url: str, text: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "`ca` (QSUB_CA) is the file of the authority that certified the server by this name"
-    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
-        return "that port speaks no TLS: write redis:// or give another port"
+    speaks_plainly = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "Timeout connecting")
+    if url.startswith("rediss:") and any(words in text for words in speaks_plainly):
+        return "does that port speak TLS? If it does not, write redis:// or give another port"
     return "see `qnode server status`; QSUB_URL names another server"
 
 
