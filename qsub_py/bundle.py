@@ -68,7 +68,7 @@ def _root_of(package: str) -> Path:
 def _write(path: Path, contents: list[tuple[str, bytes]]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
+        draft = path.with_suffix(f".{os.urandom(4).hex()}")
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in contents:
                 info = zipfile.ZipInfo(name, _TIME)
