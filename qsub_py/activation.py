@@ -85,5 +85,6 @@ def stripped(env: Mapping[str, str]) -> dict[str, str]:
         kept.pop("CONDA_DEFAULT_ENV", None)
     parts = kept.get("PATH", os.defpath).split(os.pathsep)
     below = tuple(f"{directory.rstrip('/')}/" for directory in gone)
-    kept["PATH"] = os.pathsep.join(part for part in parts if not f"{part}/".startswith(below))
+    left = [part for part in parts if not f"{part}/".startswith(below)]
+    kept["PATH"] = os.pathsep.join(left) or os.defpath
     return kept

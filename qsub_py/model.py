@@ -389,3 +389,12 @@ class NodeInfo:
     reason: str
     user: str = ""
     started_at: float = 0.0
+    #: Devices that no task has, and those that processes outside of the queue use.
+    gpus_free: tuple[int, ...] = ()
+    gpus_busy: tuple[int, ...] = ()
+    gpus_why: str = ""  # why that is not known
+    #: Load average of the last minute, None of a node that does not tell.
+    load: float | None = None
+    way: str = ""  # to the server: local, tunnel, direct, ssh
+    alias: str = ""
+    boot: str = ""

@@ -34,6 +34,8 @@ class Obstacle:
     sentence: str
     #: Whether waiting for other jobs to end helps.
     will_pass: bool
+    #: Whether a process outside of the queue is what it waits for.
+    is_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
     obstacles = [_obstacle(job, need, node) for node in live]
     if all(obstacle is not None and not obstacle.will_pass for obstacle in obstacles):
         return Why("ReqNodeNotAvail", "no running node can take it", details)
+    passing = [obstacle for obstacle in obstacles if obstacle is None or obstacle.will_pass]
+    if all(obstacle is not None and obstacle.is_outside for obstacle in passing):
+        return Why("GpuBusyOutside", "processes outside of the queue use the gpus", details)
     if before:
         return Why("Priority", f"{_jobs(before)} before it in the queue", details)
     if None in obstacles:
@@ -139,7 +144,10 @@ def _obstacle(job: JobInfo, need: Need, node: NodeInfo) -> Obstacle | None:
     if lasting:
         return Obstacle(lasting, will_pass=False)
     busy = _busy(need, node)
-    return Obstacle(busy, will_pass=True) if busy else None
+    if busy:
+        return Obstacle(busy, will_pass=True)
+    shut = gpus_outside(node) if need.gpus > len(_open_gpus(node)) else ""
+    return Obstacle(shut, will_pass=True, is_outside=True) if shut else None
 
 
 def _state_obstacle(node: NodeInfo) -> str:
@@ -177,7 +185,24 @@ def _busy(need: Need, node: NodeInfo) -> str:
     if need.mem_bytes > node.mem_free_bytes:
         free, needed = format_size(node.mem_free_bytes), format_size(need.mem_bytes)
         return f"{free} of memory free, needed are {needed}"
+    if need.gpus > len(node.gpus_free):
+        return f"{len(node.gpus_free)} of {node.gpus} gpus free, needed are {need.gpus}"
     return ""
+
+
+def _open_gpus(node: NodeInfo) -> set[int]:
+    return set(node.gpus_free) - set(node.gpus_busy)
+
+
+def gpus_outside(node: NodeInfo) -> str:
+    """Return which gpus of a node are used outside of the queue, as a sentence; "" when none."""
+    if not node.gpus_busy:
+        return ""
+    if node.gpus_why:
+        return f"{node.gpus_why}: it gives out no gpu that may be used by others"
+    numbers = ", ".join(map(str, node.gpus_busy))
+    which = f"gpu {numbers} is" if len(node.gpus_busy) == 1 else f"gpus {numbers} are"
+    return f"{which} used outside of the queue"
 
 
 def capacity_complaint(need: Need, nodes: Sequence[NodeInfo]) -> str:

@@ -125,6 +125,8 @@ class NodeStore(StoreFiles):
     ) -> Welcome:
         """Join under this connection; everything asked on an older one is refused from now on."""
         self.link.open()
+        # Else the first report to a new server would run after the claim that was sent with it.
+        self.link.load("finish", "claim")
         self._run_id = self.link.run_id
         self._request = 0
         pairs = [word for pair in shown.items() for word in pair]
@@ -204,9 +206,13 @@ class NodeStore(StoreFiles):
         )  # fmt: skip
         return int(_accepted(reply)[1])
 
-    def renew(self, acknowledged: Iterable[int]) -> tuple[float, list[Order]]:
-        """Renew the lease; returns the server's time and the standing orders."""
-        reply = _accepted(self._call("renew", *self._me(), ",".join(map(str, acknowledged))))
+    def renew(
+        self, acknowledged: Iterable[int], shown: dict[str, str] | None = None
+    ) -> tuple[float, list[Order]]:
+        """Renew the lease and tell what is new; returns the server's time, the standing orders."""
+        pairs = [word for pair in (shown or {}).items() for word in pair]
+        acked = ",".join(map(str, acknowledged))
+        reply = _accepted(self._call("renew", *self._me(), acked, *pairs))
         orders = [Order(int(s), decoded(t)) for s, t in zip(reply[2::2], reply[3::2], strict=True)]
         return int(reply[1]) / 1000, sorted(orders, key=lambda order: order.seq)
 

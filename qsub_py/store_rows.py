@@ -131,4 +131,8 @@ def node_info(uid: str, row: dict[bytes, bytes], slots: Sequence[bytes], left: f
         pythons=words("pythons"), running=sum(int(decoded(s).split("|")[9]) for s in slots),
         version=got.get("version", ""), lease_left_s=max(0.0, left), reason=got.get("reason", ""),
         user=got.get("user", ""), started_at=float(got.get("started", 0)),
+        gpus_free=tuple(map(int, words("gpus_free"))), gpus_why=got.get("gpus_why", ""),
+        gpus_busy=tuple(map(int, words("gpus_busy"))),
+        load=float(got["load"]) if got.get("load") else None, way=got.get("way", ""),
+        alias=got.get("alias", ""), boot=got.get("boot", ""),
     )  # fmt: skip

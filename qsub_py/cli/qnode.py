@@ -10,24 +10,10 @@ import click
 
 from qsub_py import config, render
 from qsub_py.cli import common
-from qsub_py.cli.shapes import RIGHT, node_json
+from qsub_py.cli.node_table import shown_minors, table
+from qsub_py.cli.shapes import node_json
 from qsub_py.errors import SpecError
-from qsub_py.model import NodeInfo
 from qsub_py.units import format_size, parse_size
-
-_HEADINGS = (
-    "NAME",
-    "STATE",
-    "CPUS",
-    "FREE",
-    "MEM",
-    "GPUS",
-    "RUNNING",
-    "QUEUES",
-    "FEATURES",
-    "REASON",
-)
-_LIVE = ("up", "draining")
 
 
 @click.group("qnode")
@@ -104,6 +90,7 @@ def _start_here(settings: config.Config, name: str | None, wanted: dict[str, Any
         what = f"runs with other {', '.join(started.changed)}" if started.changed else "is renewed"
     has = f"{started.cpus} cpus, {format_size(started.mem_bytes)}"
     has += f", {started.gpus} gpus" if started.gpus else ""
+    has += f", Python {shown_minors(started.pythons)}"
     print(f"node {started.name} {what}: {has}")
     if not started.was_running:
         common.hint("qnode: submit a job with `qsub COMMAND`; `qnode stop` ends the node")
@@ -123,11 +110,12 @@ def stop(names: tuple[str, ...], now: bool, everything: bool) -> int:
 
 @qnode.command("list")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also stopped nodes.")
+@click.option("-l", "--long", "is_long", is_flag=True, help="Also host, user, queues, features.")
 @click.option("--noheader", is_flag=True, help="Leave the headings out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common.options
-def list_(everything: bool, noheader: bool, as_json: bool) -> None:
-    """Show the nodes."""
+def list_(everything: bool, is_long: bool, noheader: bool, as_json: bool) -> None:
+    """Show the nodes: what they have (used/all), how they are and how they are reached."""
     client = common.connect()
     nodes = client.ask(lambda store: store.nodes(gone=True))
     shown = [node for node in nodes if everything or node.state != "down"]
@@ -137,16 +125,7 @@ def list_(everything: bool, noheader: bool, as_json: bool) -> None:
     if not shown:
         common.complain("no nodes; start one here with `qnode start`")
         return
-    render.show(render.Table(_HEADINGS, tuple(map(_row, shown)), RIGHT), header=not noheader)
-
-
-def _row(node: NodeInfo) -> tuple[str, ...]:
-    is_live = node.state in _LIVE
-    return (
-        node.name, node.state, str(node.cpus), str(node.cpus_free) if is_live else "-",
-        format_size(node.mem_bytes), str(node.gpus), str(node.running) if is_live else "-",
-        ",".join(node.queues), ",".join(node.features), node.reason,
-    )  # fmt: skip
+    render.show(table(shown, is_long=is_long), header=not noheader)
 
 
 @qnode.command("drain")

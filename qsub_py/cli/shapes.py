@@ -63,6 +63,8 @@ def node_json(node: NodeInfo) -> dict[str, Any]:
         "running": node.running, "version": node.version, "lease_s_left": node.lease_left_s,
         "reason": node.reason, "mem_free_bytes": node.mem_free_bytes, "queues": list(node.queues),
         "host": node.host, "user": node.user, "uid": node.uid, "started_at": node.started_at,
+        "load": node.load, "pythons": list(node.pythons), "way": node.way, "alias": node.alias,
+        "boot": node.boot, "gpus_free": list(node.gpus_free), "gpus_busy": list(node.gpus_busy),
     }  # fmt: skip
 
 

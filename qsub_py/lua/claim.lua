@@ -147,13 +147,11 @@ local function take(j, need)
   j.c1 = j.c1 + count
   if j.started == 0 then j.started = NOW end
   budget = budget - count
-  local gpus = {unpack(node.gpus_free, 1, need.gpus)}
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
-    mem = booked_mem(need, node), gpus = table.concat(gpus, ','), left = count, mask = ''}
+    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = ''}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
-  for _ = 1, need.gpus do table.remove(node.gpus_free, 1) end
   batches[#batches + 1] = b
   if not is_ready(j) then enlist(j) end
   return true

@@ -53,7 +53,8 @@ for g = 0, tonumber(ARGV[7]) - 1 do
 end
 redis.call('HSET', me, 'name', name, 'cpus', ARGV[5], 'mem', ARGV[6], 'gpus', ARGV[7], 'queues', ARGV[8],
   'pythons', ARGV[9], 'req', 0, 'reply', '', 'run', runid, 'cpus_free', free, 'mem_free', mem_free,
-  'gpus_free', table.concat(gpus_free, ','), 'state', was == 'draining' and 'draining' or 'up', 'seen', NOW)
+  'gpus_free', table.concat(gpus_free, ','), 'state', was == 'draining' and 'draining' or 'up', 'seen', NOW,
+  'gpus_busy', '', 'gpus_why', '')
 for i = 10, #ARGV, 2 do redis.call('HSET', me, ARGV[i], ARGV[i + 1]) end
 redis.call('HSET', P .. 'names', name, uid)
 redis.call('ZADD', P .. 'nodes', SERVED + LEASE_MS, uid)

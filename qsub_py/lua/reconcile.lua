@@ -25,7 +25,10 @@ local function devices(count, named)
     if not taken[g] then rest[#rest + 1] = g end
   end
   while #chosen < count and #rest > 0 do chosen[#chosen + 1] = table.remove(rest, 1) end
-  node.gpus_free = rest
+  node.gpus_free, node.gpus_open = rest, 0
+  for _, g in ipairs(rest) do
+    if not has(node.gpus_busy, g) then node.gpus_open = node.gpus_open + 1 end
+  end
   return table.concat(chosen, ',')
 end
 

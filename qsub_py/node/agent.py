@@ -21,6 +21,8 @@ from typing import Any
 
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
+from qsub_py.node import hardware
+from qsub_py.node.gpu_watch import GpuWatch, keeper_pid_of
 from qsub_py.node.hand import Hand
 from qsub_py.node.holding import key_of
 from qsub_py.node.jobs import Jobs
@@ -71,6 +73,7 @@ class Agent:
         self._jobs = Jobs(store, ring, settings, node_dir)
         self._maker = ReportMaker(store, ring, settings.name)
         self._logs = LiveLogs(store, node_dir, settings.name)
+        self._gpus = GpuWatch(settings, lambda: keeper_pid_of(node_dir))
         self._is_joined = self._was_joined = False
         self._wants_claim = self._wants_renewal = False
         self._leaving = False
@@ -122,6 +125,7 @@ class Agent:
             if self._due("join", self._retry_s):
                 self._join()
             return
+        self._watch_gpus()
         if self._due("claim", _LOOK_S):
             self._wants_claim = True
             self._waiter.arm()
@@ -142,7 +146,9 @@ class Agent:
             return 0.0
         timers = ("ping", "renew", "claim", "clean") if self._is_joined else ("ping", "join")
         soonest = min(self._next[name] for name in timers) - time.monotonic()
-        return max(0.0, min(soonest, self._logs.pause_s()))
+        if self._is_joined:  # else nobody turns them
+            soonest = min(soonest, self._logs.pause_s(), self._gpus.pause_s())
+        return max(0.0, soonest)
 
     def _due(self, what: str, every_s: float) -> bool:
         now = time.monotonic()
@@ -200,7 +206,7 @@ class Agent:
             welcome = self._store.hello(
                 settings.name, cpus=settings.cpus, mem_bytes=settings.mem_bytes,
                 gpus=settings.gpus, queues=settings.queues, pythons=self._pythons,
-                shown=self._shown,
+                shown=self._shown | self._news(),
             )  # fmt: skip
         except Refused as refusal:
             if not self._was_joined:
@@ -241,13 +247,26 @@ class Agent:
     def _renew(self) -> None:
         self._wants_renewal = False
         sent_at, acked = boottime(), self._acked
-        now_at, orders = self._store.renew(acked)
+        now_at, orders = self._store.renew(acked, self._news())
         self._acked = []
         self._maker.offset_s = now_at - boottime()
         self._fence(sent_at)
         for order in orders:
             self._obey(order)
         self._wants_renewal = bool(self._acked)
+
+    def _news(self) -> dict[str, str]:
+        """Return what changes while the node runs, for the store."""
+        busy = ",".join(map(str, self._gpus.busy))
+        return {"load": f"{hardware.load():.2f}", "gpus_busy": busy, "gpus_why": self._gpus.why}
+
+    def _watch_gpus(self) -> None:
+        """Tell at once when gpus are used by others, or are not any more."""
+        if self._gpus.turn():
+            log.info("gpus that others use: %s %s", self._gpus.busy or "none", self._gpus.why)
+            # The store first: what is free now may be waited for.
+            self._renew()
+            self._wants_claim = True
 
     def _housekeep(self) -> None:
         """Sweep lapsed nodes and promote what is due; be back when the next is due."""

@@ -91,10 +91,16 @@ def _slice_bytes(profile: str) -> int:
     return int(match[1]) << 30 if match else 0
 
 
-def users(answer: str) -> list[tuple[int, str]]:
-    """Read (pid, gpu UUID) of the processes that compute on gpus."""
-    rows = (line.split(",") for line in answer.splitlines())
-    return [(int(row[0]), row[1].strip()) for row in rows if len(row) >= 2 and row[0].isdigit()]
+def users(answer: str) -> list[tuple[int, str]] | None:
+    """Read (pid, gpu UUID) of the processes that compute on gpus; None when it is a complaint."""
+    found = []
+    for line in filter(None, map(str.strip, answer.splitlines())):
+        pid, _, rest = line.partition(",")
+        uuid = rest.partition(",")[0].strip()
+        if not uuid.startswith(("GPU-", "MIG-")):
+            return None
+        found.append((int(pid) if pid.isdigit() else 0, uuid))  # "[Not Found]"
+    return found
 
 
 def _device_files() -> list[Gpu]:

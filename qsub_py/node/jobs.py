@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError
 from qsub_py.model import Batch, JobSpec
+from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
 from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
@@ -169,7 +169,7 @@ class Jobs:
         """Return the variables that are not the same for all batches of a job."""
         env = {
             "QSUB_ATTEMPT": str(batch.attempt),
-            "CUDA_VISIBLE_DEVICES": ",".join(map(str, batch.gpus)),
+            **surroundings.gpu_variables(batch.gpus, job.spec, self._settings),
         }
         if job.spec.kind == "command":
             env["QSUB_SCRATCH"] = f"{self._dir}/scratch/{batch.slot}"
@@ -181,6 +181,7 @@ class Jobs:
         env |= dict.fromkeys(_THREADS, str(spec.cpus))
         env |= spec.env
         env.setdefault("PATH", os.environ.get("PATH", os.defpath))
+        env = surroundings.environment(env, spec, self._settings)
         if (self._dir / "bin").is_dir():  # our commands, on a host that has them not installed
             env["PATH"] += f"{os.pathsep}{self._dir}/bin"
         parts = spec.segments.parts
@@ -208,24 +209,20 @@ class Jobs:
         }
         if spec.kind == "call":
             own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": list(spec.path)}
-            return common | own | {"python": self._python(spec)}
+            return common | own | {"python": surroundings.interpreter(spec, self._settings)}
         return common | {"argv": self._argv(job)}
 
     def _task(self, job: Job, position: int) -> dict[str, Any]:
         task = {"pos": position, "env": {"QSUB_TASK_ID": str(job.spec.index(position))}}
         return task | output_files(job, position, self._settings.name)
 
-    def _python(self, spec: JobSpec) -> str:
-        if spec.python:
-            return spec.python
-        return spec.python_hint if os.access(spec.python_hint, os.X_OK) else sys.executable
-
     def _argv(self, job: Job) -> list[str]:
         spec = job.spec
         if spec.script is None:
             return list(spec.argv)
         if spec.script_path.endswith(".py"):
-            head = [self._python(spec), "-c", _RUN_SCRIPT, spec.script_path, job.path]
+            python = surroundings.interpreter(spec, self._settings)
+            head = [python, "-c", _RUN_SCRIPT, spec.script_path, job.path]
         else:
             head = [*_interpreter(spec.script), job.path]
         return [*head, *spec.argv]

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from qsub_py import render
-from qsub_py.cli import columns, qnode, shapes, tasks
-from qsub_py.cli.shapes import LONG, RIGHT, SHORT
+from qsub_py.cli import columns, node_table, shapes, tasks
+from qsub_py.cli.shapes import LONG, SHORT
 from qsub_py.model import JobInfo, NodeInfo, Outcome, State, TaskInfo
 from qsub_py.reasons import Why
 
@@ -215,21 +215,32 @@ def test_waiting_tasks(indices: list[int], shown: str) -> None:
 
 NODE = NodeInfo(
     uid="u", name="n1", host="h", state="up", cpus=8, cpus_free=3, mem_bytes=2**34,
-    mem_free_bytes=2**33, gpus=1, features=("ssd", "fast"), queues=("main",), pythons=("3.11",),
-    running=5, version="0.1.0", lease_left_s=58.5, reason="",
+    mem_free_bytes=2**33, gpus=1, features=("ssd", "fast"), queues=("main",),
+    pythons=("3.9", "3.11", "3.12"), running=5, version="0.1.0", lease_left_s=58.4, reason="",
+    user="ann", gpus_free=(0,), load=2.5, way="tunnel", alias="lab1", boot="b",
 )  # fmt: skip
 
 
 def test_nodes() -> None:
-    lost = replace(NODE, name="old", state="lost", reason="")
-    rows = tuple(map(qnode._row, (NODE, lost)))
+    lost = replace(NODE, name="old", state="lost", load=None, way="")
+    shown = "\n".join(render.lines(node_table.table((NODE, lost))))
     assert (
-        "\n".join(render.lines(render.Table(qnode._HEADINGS, rows, RIGHT)))
+        shown
         == """\
-NAME  STATE  CPUS  FREE  MEM  GPUS  RUNNING  QUEUES  FEATURES  REASON
-n1    up        8     3  16G     1        5  main    ssd,fast
-old   lost      8     -  16G     1        -  main    ssd,fast"""
+NAME  STATE  CPUS     MEM  GPUS  LOAD  RUNNING  PYTHON         VERSION  LEASE  WAY     REASON
+n1    up      5/8  8G/16G   0/1  2.50        5  3.9,3.11-3.12  0.1.0      58s  tunnel
+old   lost      8     16G     1     -        -  3.9,3.11-3.12  0.1.0        -  -"""
     )
+
+
+def test_nodes_say_what_is_wrong() -> None:
+    busy = replace(NODE, gpus=3, gpus_free=(0, 2), gpus_busy=(0,), state="draining", reason="fan")
+    assert node_table._cells(busy)["REASON"] == "fan; gpu 0 is used outside of the queue"
+    assert node_table._cells(busy)["GPUS"] == "1/3"
+    mute = replace(NODE, gpus_busy=(0, 1), gpus_why="nvidia-smi does not answer")
+    assert "nvidia-smi does not answer" in node_table._cells(mute)["REASON"]
+    row = node_table.table((NODE,), is_long=True).rows[0]
+    assert row[-5:] == ("lab1", "ann", "main", "ssd,fast", "")
 
 
 def test_node_as_json() -> None:
@@ -247,4 +258,4 @@ def test_node_as_json() -> None:
         "lease_s_left",
         "reason",
     ]
-    assert (found["lease_s_left"], found["features"]) == (58.5, ["ssd", "fast"])
+    assert (found["lease_s_left"], found["features"]) == (58.4, ["ssd", "fast"])

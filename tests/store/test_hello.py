@@ -18,7 +18,7 @@ def test_hello_all_keys(cluster: Cluster) -> None:
         "node:uid-a/mem_free": str(4 * GB), "node:uid-a/gpus": "2", "node:uid-a/gpus_free": "0,1",
         "node:uid-a/queues": "main,long", "node:uid-a/pythons": "3.11", "node:uid-a/host": "h",
         "node:uid-a/req": "0", "node:uid-a/reply": "", "node:uid-a/seen": str(START_MS),
-        "node:uid-a/run": "run-0",
+        "node:uid-a/run": "run-0", "node:uid-a/gpus_busy": "", "node:uid-a/gpus_why": "",
         "meta/schema": "1", "meta/clk": str(START_MS), "meta/served": "0", "meta/runid": "run-0",
     }  # fmt: skip
     assert cluster.changes(node.hello) == {"node:uid-a/inc": "2"}

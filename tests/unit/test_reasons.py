@@ -133,3 +133,15 @@ def test_need_is_read_from_job_and_lane() -> None:
 def test_fitting_nodes() -> None:
     nodes = [NODE, BUSY, replace(NODE, name="n3", cpus=1), replace(NODE, name="n4", state="lost")]
     assert [node.name for node in fitting_nodes(Need(2), nodes)] == ["n1", "n2"]
+
+
+def test_gpus_that_others_use() -> None:
+    wants = replace(JOB, gpus=2, lane="1|0|2|main|||ann")
+    node = replace(NODE, gpus=2, gpus_free=(0, 1), gpus_busy=(1,))
+    found = why(wants, node, replace(node, name="n2", state="lost"))
+    assert found.reason == "GpuBusyOutside"
+    assert found.nodes[0] == ("n1", "gpu 1 is used outside of the queue")
+    taken = replace(node, name="n3", gpus_free=(0,), gpus_busy=())
+    assert why(wants, node, taken).reason == "Resources"
+    assert why(wants, node, taken).nodes[1] == ("n3", "1 of 2 gpus free, needed are 2")
+    assert why(replace(wants, gpus=1, lane="1|0|1|main|||ann"), node).reason == "Priority"

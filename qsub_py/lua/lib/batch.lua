@@ -39,7 +39,7 @@ local function free_batch(uid, b, node)
     still = still .. string.match(text, '^' .. string.rep('[^|]*|', 8) .. '([^|]*)') .. ','
   end
   for g in string.gmatch(b.gpus, '%d+') do
-    if not has(still, g) then node.gpus_free[#node.gpus_free + 1] = g end
+    if not has(still, g) then give_gpu(node, g) end
   end
 end
 

@@ -1,6 +1,7 @@
 -- Nodes: lanes they can serve, what is free, orders, wake-ups.
 -- A lane is "cpus|mem|gpus|queue|python|nodelist|owner"; mem 0 is the node's share per cpu.
-local NODE = {'cpus', 'cpus_free', 'mem', 'mem_free', 'gpus_free', 'queues', 'pythons', 'name', 'state', 'gpus'}
+local NODE = {'cpus', 'cpus_free', 'mem', 'mem_free', 'gpus_free', 'queues', 'pythons', 'name', 'state', 'gpus',
+  'gpus_busy'}
 
 local function parse_lane(lane)
   local part = {}
@@ -16,9 +17,15 @@ end
 local function load_node(uid)
   local row = redis.call('HMGET', key('node', uid), unpack(NODE))
   if not row[1] then return nil end
-  local gpus = {}
-  for g in string.gmatch(row[5] or '', '%d+') do gpus[#gpus + 1] = g end
-  return {uid = uid, cpus = tonumber(row[1]), cpus_free = tonumber(row[2]), mem = tonumber(row[3]),
+  -- Free devices, those that may be given out first: others are used outside of the queue.
+  local gpus, shut, busy = {}, {}, row[11] or ''
+  for g in string.gmatch(row[5] or '', '%d+') do
+    local list = has(busy, g) and shut or gpus
+    list[#list + 1] = g
+  end
+  local open = #gpus
+  for i = 1, #shut do gpus[#gpus + 1] = shut[i] end
+  return {uid = uid, gpus_open = open, gpus_busy = busy, cpus = tonumber(row[1]), cpus_free = tonumber(row[2]), mem = tonumber(row[3]),
     mem_free = tonumber(row[4]), gpus_free = gpus, queues = row[6], pythons = row[7], name = row[8],
     state = row[9], gpus = tonumber(row[10])}
 end
@@ -36,8 +43,24 @@ local function may_serve(need, node)
 end
 
 local function fits(need, node)
-  return need.cpus <= node.cpus_free and need.gpus <= #node.gpus_free
+  return need.cpus <= node.cpus_free and need.gpus <= node.gpus_open
     and booked_mem(need, node) <= node.mem_free and may_serve(need, node)
+end
+
+-- Devices that a batch takes: the first ones that may be given out.
+local function take_gpus(node, count)
+  local chosen = {}
+  for i = 1, count do chosen[i] = table.remove(node.gpus_free, 1) end
+  node.gpus_open = node.gpus_open - count
+  return table.concat(chosen, ',')
+end
+
+-- A device is free again, unless the node has fewer now.
+local function give_gpu(node, g)
+  if tonumber(g) >= node.gpus then return end
+  if has(node.gpus_busy, g) then node.gpus_free[#node.gpus_free + 1] = g return end
+  node.gpus_open = node.gpus_open + 1
+  table.insert(node.gpus_free, node.gpus_open, g)
 end
 
 local function save_free(node)
@@ -55,7 +78,7 @@ local function room(need, node)
   local n = math.floor(node.cpus_free / need.cpus)
   local mem = booked_mem(need, node)
   if mem > 0 then n = math.min(n, math.floor(node.mem_free / mem)) end
-  if need.gpus > 0 then n = math.min(n, math.floor(#node.gpus_free / need.gpus)) end
+  if need.gpus > 0 then n = math.min(n, math.floor(node.gpus_open / need.gpus)) end
   return n
 end
 
