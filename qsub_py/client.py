@@ -6,12 +6,13 @@ The one place where a lost connection is mended: everything a client asks may be
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import config as configuration
 from qsub_py import payload, reach
@@ -22,7 +23,11 @@ from qsub_py.reasons import explain, fitting_nodes, need_of
 from qsub_py.results import FOREVER_S, ended_outcomes
 from qsub_py.signing import Keyring, sign
 from qsub_py.store import Store
+from qsub_py.store_files import ShipLost
 from qsub_py.store_wait import ResultWaiter
+
+if TYPE_CHECKING:
+    from qsub_py.shipping import Parcel
 
 T = TypeVar("T")
 Chunk = tuple[int, int, bytes, bytes]
@@ -37,6 +42,8 @@ _CHUNKS_A_TRIP = 8
 #: How long a request is repeated while the server cannot be reached.
 PATIENCE_S = 30.0
 _POLL_S = 1.0
+#: Files that were just sent may be gone again: another's refusal or purge deleted them.
+_SHIP_TRIES = 3
 _UNKNOWN = "run it again with --key K (the same K each time) to be sure of one job"
 
 
@@ -136,12 +143,13 @@ class Client:
         is_held: bool = False,
         begin_at: float = 0.0,
         key: str = "",
+        parcels: Sequence[Parcel] = (),
     ) -> int:
         """Create a job and return its id; with `key`, at most once for this user and key.
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
-        `spec.segments`. Raises PayloadError, StoreBusy (memory; or it is not known whether
-        the job was accepted).
+        `spec.segments`. `parcels`: the files that the spec ships. Raises PayloadError, SpecError
+        (a file has changed), StoreBusy (memory; or it is not known whether the job was accepted).
         """
         count = spec.segments.count if calls is None else 0
         sub = self.submission(
@@ -149,7 +157,7 @@ class Client:
             begin_at=begin_at, is_open=calls is not None,
             token=f"key:{spec.owner}:{key}" if key else "",
         )  # fmt: skip
-        job, is_new = self.open_job(sub)
+        job, is_new = self.open_job(sub, parcels)
         if calls is not None:
             uid = sub.uid if is_new else self.ask(lambda store: store.spec(job)[2])
             if is_new or self.ask(lambda store: store.job(job)).is_open:
@@ -177,10 +185,18 @@ class Client:
             priority=priority, limit=limit, is_held=is_held, is_open=is_open, begin_at=begin_at,
         )  # fmt: skip
 
-    def open_job(self, sub: Submission) -> tuple[int, bool]:
+    def open_job(
+        self, sub: Submission, parcels: Sequence[Parcel] = (), *, patience_s: float = PATIENCE_S
+    ) -> tuple[int, bool]:
         """Submit and return (id, whether it is new); a lost reply is asked for again."""
         try:
-            return self.ask(lambda store: store.submit(sub))
+            for _ in range(_SHIP_TRIES):
+                with contextlib.suppress(ShipLost):
+                    return self.ask(lambda store: store.submit(sub), patience_s=patience_s)
+                from qsub_py.shipping import upload  # here: few jobs ship
+
+                upload(self, parcels)
+            return self.ask(lambda store: store.submit(sub), patience_s=patience_s)
         except StoreUnavailable as error:
             raise StoreBusy(
                 f"{error}; it is not known whether the job was accepted", hint=_UNKNOWN

@@ -6,6 +6,7 @@ import shlex
 
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
+from qsub_py.shipping import describe as describe_parcel
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration, format_size
 
@@ -18,7 +19,7 @@ def describe(draft: Draft) -> str:
         ("runs", _runs(spec)),
         ("tasks", _tasks(draft)),
         ("needs", _needs(spec)),
-        ("directory", spec.cwd),
+        ("directory", "a private one on the node" if spec.ship else spec.cwd),
         ("output", spec.output or "kept by the node (qlog)"),
         ("error", spec.error or "with the output"),
         ("environment", f"{len(spec.env)} variables"),
@@ -26,6 +27,8 @@ def describe(draft: Draft) -> str:
         ("queue", spec.queue),
     ]
     rows += [("nodes", ", ".join(spec.nodelist))] if spec.nodelist else []
+    rows += [("ships", describe_parcel(parcel)) for parcel in draft.parcels]
+    rows += [("fetches", pattern) for pattern in spec.fetch]
     rows += [("note", note) for note in draft.notes]
     return "\n".join(f"{name:<13}{safe(value)}" for name, value in rows)
 

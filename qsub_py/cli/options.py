@@ -50,6 +50,10 @@ class Request:
     export: tuple[str, ...] = ()
     python: str | None = None
     env: str | None = None
+    ship: tuple[str, ...] = ()
+    ship_ignore: tuple[str, ...] = ()
+    gitignore: bool | None = None
+    fetch: tuple[str, ...] = ()
     wrap: str | None = None
     wait: bool | None = None
     follow: bool | None = None
@@ -78,7 +82,7 @@ def _flag(section: str, *names: str, help: str) -> SectionOption:
 
 def make_options() -> list[click.Parameter]:
     """Return qsub's options, in the order of the help."""
-    return [*_naming(), *_resources(), *_scheduling(), *_surroundings(), *_waiting()]
+    return [*_naming(), *_resources(), *_scheduling(), *_surroundings(), *_files(), *_waiting()]
 
 
 def _naming() -> list[click.Parameter]:
@@ -138,6 +142,21 @@ def _surroundings() -> list[click.Parameter]:
         _value(at, "--env", metavar="DIR|conda:NAME", help="Virtual or conda environment."),
         _value(at, "--grace", metavar="TIME",
                help="Time between the request to end and the kill (10s)."),
+    ]  # fmt: skip
+
+
+def _files() -> list[click.Parameter]:
+    at = "Files, where hosts share no disk"
+    return [
+        _value(at, "--ship", metavar="PATH", multiple=True,
+               help="Take this file or folder along as it is now; may be repeated. The job runs in"
+               " a private directory that holds it under the same name (. is all that is here)."),
+        _value(at, "--ship-ignore", metavar="GLOB", multiple=True,
+               help="Leave this out of what is shipped; a rule as in .gitignore."),
+        _flag(at, "--gitignore", help="Leave .git out, and what the .gitignore files say."),
+        _value(at, "--fetch", metavar="GLOB", multiple=True,
+               help="Bring back the files that match when a task ends: with -W or -f into the"
+               " directory here, else qfetch gets them."),
     ]  # fmt: skip
 
 

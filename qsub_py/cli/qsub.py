@@ -87,7 +87,8 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     asked = options.request_of(params)
     script = find_script(kind, first, asked.wrap)
     request = _completed(asked, context.command, script)
-    draft = build(request, work_of(kind, first, arguments, script), os.environ)
+    work = work_of(kind, first, arguments, script)
+    draft = build(request, work, os.environ, config.load().job)
     if request.dry_run:
         from qsub_py.cli.dry_run import describe
 

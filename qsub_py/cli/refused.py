@@ -37,8 +37,6 @@ LATER = frozenset(
         "--rate",
         "-x",
         "--exclude",
-        "--ship",
-        "--fetch",
         "--signal",
         "--skip-if-exists",
         "--extend",

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, TypeVar
 from qsub_py import activation
 from qsub_py import environ as environment
 from qsub_py.cli.common import user_name, whole
+from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
 from qsub_py.cli.script import absolute, current_dir
+from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.model import ONE_TASK, JobSpec, Segments
 from qsub_py.units import (
@@ -35,7 +37,8 @@ from qsub_py.units import (
 )
 
 if TYPE_CHECKING:
-    from qsub_py.config import Config
+    from qsub_py.config import Config, JobConfig
+    from qsub_py.shipping import Parcel
 
 T = TypeVar("T")
 
@@ -74,6 +77,8 @@ class Draft:
     #: As written, "" for at once; read again by the server's clock.
     begin: str = ""
     key: str = ""
+    #: The files of spec.ship, to be sent.
+    parcels: tuple[Parcel, ...] = ()
     #: Advice for a person.
     notes: tuple[str, ...] = ()
 
@@ -93,13 +98,19 @@ def configured(config: Config, environ: Mapping[str, str], *, by_variable: bool)
     )  # fmt: skip
 
 
-def build(request: Request, work: Work, environ: Mapping[str, str]) -> Draft:
-    """Return the job that `request` describes; raises SpecError."""
+def build(
+    request: Request, work: Work, environ: Mapping[str, str], limits: JobConfig | None = None
+) -> Draft:
+    """Return the job that `request` describes; raises SpecError.
+
+    `limits`: how large what it ships and fetches may be.
+    """
     array = _read("--array", parse_array, request.array) if request.array is not None else None
     spec = _with_program(_base(request, work), request, work, environ)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
     _check_outputs(spec)
+    spec, parcels = with_files(spec, request, limits)
     environment.check_size(spec.argv, spec.env)
     if request.begin is not None:
         _read("--begin", lambda text: parse_begin(text, now=time.time()), request.begin)
@@ -116,6 +127,7 @@ def build(request: Request, work: Work, environ: Mapping[str, str]) -> Draft:
         is_held=bool(request.hold),
         begin=request.begin or "",
         key=_key(request.key),
+        parcels=parcels,
         notes=tuple(notes),
     )
 
@@ -142,6 +154,7 @@ def _base(request: Request, work: Work) -> JobSpec:
         nodelist=_nodelist(request.nodelist),
         comment=_text(request.comment, "--comment"),
         account=_text(request.account, "--account"),
+        is_cwd_optional=bool(work.function) and request.chdir is None,
     )
 
 

@@ -46,6 +46,7 @@ def _send(client: Client, draft: Draft) -> int:
             is_held=draft.is_held,
             begin_at=begin_at,
             key=draft.key,
+            parcels=draft.parcels,
         )
     except KeyboardInterrupt:
         common.complain(

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import random
 import selectors
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,8 @@ from typing import Any
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
 from qsub_py.node import hardware
+from qsub_py.node.bringing import Bringer
+from qsub_py.node.cleaning import clean
 from qsub_py.node.gpu_watch import GpuWatch, keeper_pid_of
 from qsub_py.node.hand import Hand
 from qsub_py.node.holding import key_of
@@ -29,6 +29,7 @@ from qsub_py.node.jobs import Jobs
 from qsub_py.node.livelog import LiveLogs
 from qsub_py.node.reports import Entry, ReportMaker
 from qsub_py.node.settings import NodeSettings
+from qsub_py.node.staging import Staging
 from qsub_py.node.waiter import Waiter
 from qsub_py.signing import Keyring
 from qsub_py.store_link import Link
@@ -84,7 +85,9 @@ class Agent:
         self._next = dict.fromkeys(("join", "renew", "ping", "claim", "clean"), 0.0)
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(waiting, store.keys.inbox(settings.uid), self._selector)
-        self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector)
+        self._staging = Staging(store, node_dir)
+        self._bringer = Bringer(store, ring, self._jobs, settings.name)
+        self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector, self._staging)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -129,6 +132,8 @@ class Agent:
         if self._due("claim", _LOOK_S):
             self._wants_claim = True
             self._waiter.arm()
+        self._staging.turn(self._hand.holding.slots, self._begin, self._hand.give_up)
+        self._bringer.turn(self._hand.outbox.waiting())
         self._exchange()
         if self._due("renew", _RENEW_S * random.uniform(0.9, 1.1)):
             self._renew()
@@ -141,7 +146,10 @@ class Agent:
 
     def _pause_s(self) -> float:
         if self._is_joined and (
-            self._wants_claim or self._wants_renewal or self._hand.outbox.has_unsent()
+            self._wants_claim
+            or self._wants_renewal
+            or self._hand.outbox.has_unsent()
+            or self._staging.is_busy()
         ):
             return 0.0
         timers = ("ping", "renew", "claim", "clean") if self._is_joined else ("ping", "join")
@@ -299,7 +307,7 @@ class Agent:
             return
         reports = [self._maker.report(entry) for entry in plain]
         accepted, claim = self._store.report_and_claim(reports, most, self._jobs.hints())
-        hand.outbox.sent(len(entries), time.monotonic())
+        hand.outbox.sent(entries, time.monotonic())
         for entry, count in zip(plain, accepted, strict=True):
             if count < entry.tasks:
                 log.info("job %d: %d reports were stale", entry.batch.job, entry.tasks - count)
@@ -312,7 +320,15 @@ class Agent:
 
     def _start(self, batch: Batch, chunk: Chunk | None) -> None:
         self._hand.holding.add(batch)
+        self._begin(batch, chunk)
+
+    def _begin(self, batch: Batch, chunk: Chunk | None) -> None:
+        """Hand a batch to the keeper, unless its files must be fetched first."""
         try:
+            ships = self._jobs.get(batch).spec.ship
+            if self._staging.wants(ships):
+                self._staging.add(batch, chunk, ships)
+                return
             header, body = self._jobs.run_frame(batch, chunk)
         except StoreError:
             # It has not begun: it is returned when we are back.
@@ -328,19 +344,11 @@ class Agent:
         return bool(self._hand.holding.of_job(uid, position, position))
 
     def _clean(self) -> None:
-        """Delete outputs a week after their end, scripts and functions after a month, and
-        in the store whole jobs when their retention is over."""
+        """Delete what is old here, and in the store whole jobs when their retention is over."""
         if self._retention_s:
             self._store.purge(self._maker.offset_s + boottime() - self._retention_s)
-        held = {str(slot) for slot in self._hand.holding.slots}
-        for name, days in (("out", 7), ("spool", 30), ("scratch", 30)):
-            with os.scandir(self._dir / name) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        if name == "scratch" and entry.name not in held:
-                            shutil.rmtree(entry.path, ignore_errors=True)
-                        elif entry.stat().st_mtime < time.time() - days * 86400:
-                            os.unlink(entry.path)
+        clean(self._dir, self._hand.holding.slots)
+        self._staging.cache.make_room()
 
     # -- orders ----------------------------------------------------------------------------
 

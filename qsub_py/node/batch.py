@@ -171,6 +171,8 @@ def enter(cwd: str) -> None:
     try:
         os.chdir(cwd)
     except FileNotFoundError:
-        raise Unfit(f"no such directory: {cwd} on this node") from None
+        raise Unfit(
+            f"no such directory: {cwd} on this node (submit with --ship . or -D DIR)"
+        ) from None
     except OSError as error:
         raise Unfit(excuse(error, cwd)) from error

@@ -12,6 +12,7 @@ import os
 import sys
 from typing import Any
 
+from qsub_py.node.call_files import CallFiles
 from qsub_py.node.tickets import CannotUnpack
 
 _TASK_ID = b"QSUB_TASK_ID"
@@ -105,15 +106,22 @@ class Scene:
         self._path = list(sys.path)
         self._set: dict[str, str] = {}
         self._directory = -1
+        self.files: CallFiles | None = None
+        self._has_called = False
         self._uid = ""
 
     def enter(self, header: dict[str, Any]) -> bool:
         """Prepare for a batch; return whether it is another job's than the one before."""
         os.chdir(header["cwd"])
-        if self._directory >= 0:
-            os.close(self._directory)
-        self._directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         os.umask(header["umask"])
+        if self.files is not None:
+            self.files.leave()
+        needs_files = header.get("private") or header.get("fetch")
+        self.files = CallFiles(header) if needs_files else None
+        self._has_called = False
+        if self.files is not None and self.files.freshen():
+            os.chdir(self.files.directory)
+        self._hold()
         env = {**self._base, **header["env"], "QSUB_ATTEMPT": str(header["attempt"])}
         if env != dict(os.environ):
             for name in set(os.environ) - set(env):
@@ -124,8 +132,22 @@ class Scene:
         changed, self._uid = self._uid not in ("", header["uid"]), header["uid"]
         if changed:
             self._forget_modules([*header["path"], header["cwd"]])
-        sys.path[:] = [*header["path"], *self._path]
+        sys.path[:] = [*self._own_path(header), *self._path]
         return changed
+
+    def _own_path(self, header: dict[str, Any]) -> list[str]:
+        """Return the user's directories; those below a private one are given relative to it."""
+        if self.files is None:
+            found: list[str] = header["path"]
+            return found
+        here = self.files.directory
+        return [os.path.normpath(os.path.join(here, path)) for path in header["path"]]
+
+    def _hold(self) -> None:
+        """Keep the directory that we are in at hand."""
+        if self._directory >= 0:
+            os.close(self._directory)
+        self._directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
 
     @staticmethod
     def _forget_modules(directories: list[str]) -> None:
@@ -142,11 +164,23 @@ class Scene:
 
     def place(self, number: int) -> None:
         """Prepare for a call of a compact batch; each microsecond here is paid by all."""
+        if self.files is not None:
+            self._refresh()
         os.fchdir(self._directory)
         os.environb[_TASK_ID] = b"%d" % number
 
+    def _refresh(self) -> None:
+        """Replace the private directory unless no call has seen it."""
+        assert self.files is not None
+        if self._has_called and self.files.freshen():
+            os.chdir(self.files.directory)
+            self._hold()
+        self._has_called = True
+
     def dress(self, variables: dict[str, str]) -> None:
         """Set the variables of one task, go to the batch's directory."""
+        if self.files is not None:
+            self._refresh()
         os.fchdir(self._directory)
         if variables == self._set:
             return

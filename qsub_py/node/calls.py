@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
+from qsub_py.node.children import collect
 from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory, signal_name
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.processes import Tree
@@ -44,6 +45,8 @@ class CallRun:
         self._told = False
         self._dropped = False
         self._user_signal = 0
+        #: The process died and the files of its call are being collected.
+        self._is_dying = False
 
     @property
     def _verdict(self) -> Verdict | None:
@@ -53,6 +56,8 @@ class CallRun:
         """Hand out tickets when the fence allows."""
         moment = now()
         if not self._place.fence.is_open(moment) or self._verdict or self._dropped:
+            return
+        if self._is_dying:
             return
         if self._runner is None and not self._hire():
             return
@@ -120,15 +125,44 @@ class CallRun:
         serial, index, started = runner.marked()
         if serial != self._serial or index not in begun:
             begun = set()
+        stillborn = "" if begun else self._stillborn(runner, code)
+        ends = [self._death(one, started, code, left) for one in begun]
+        if not ends or self._dropped or not self.batch.common.get("fetch"):
+            self._bury(ends, stillborn)
+            return
+        # What killed calls left is collected in a child, while nothing of this batch runs.
+        self._is_dying = True
+        self._let_go()
+        collect(
+            self._place,
+            self._collection(ends[-1]),
+            lambda files: self._bury([item._replace(files=files) for item in ends], ""),
+        )
+
+    def _collection(self, item: Item) -> dict[str, Any]:
+        common, scratch = self.batch.common, self.batch.env.get("QSUB_SCRATCH", "")
+        name = f"{self.batch.uid}.{item.pos}.{self.batch.attempt}.files"
+        is_private = common.get("private") is not None
+        return {
+            "root": scratch if is_private else common["cwd"], "patterns": common["fetch"],
+            "target": self._place.out_path(name), "since": f"{scratch}.since" if is_private else "",
+        }  # fmt: skip
+
+    def _bury(self, ends: Sequence[Item], stillborn: str) -> None:
+        """Report the calls that died with their process; return the rest."""
+        self._is_dying = False
         if self._dropped:
             self._place.ledger.drop(self.batch.entry)
             self._open.clear()
             self._finish()
             return
-        for index in begun:
-            self._report_death(index, started, code, left)
+        for item in ends:
+            self._open.difference_update(
+                i for i in tuple(self._open) if self._positions[i] == item.pos
+            )
+            self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
         if self._open:
-            self._return(sorted(self._open), self._stillborn(runner, code))
+            self._return(sorted(self._open), stillborn)
         else:
             self._finish()
 
@@ -140,7 +174,8 @@ class CallRun:
             return ""
         return f"Python {_death(code)} before it could begin: {runner.last_words()}"
 
-    def _report_death(self, index: int, started: float, code: int, left: int) -> None:
+    def _death(self, index: int, started: float, code: int, left: int) -> Item:
+        """Return the end of a call that died with its process."""
         state, why = "LOST", f"the Python process {_death(code)}"
         if self._verdict is not None:
             state, why = self._verdict.state, self._verdict.why
@@ -151,9 +186,7 @@ class CallRun:
         if left:
             why += f"; {left} of its processes could not be killed"
         pos = self._positions[index]
-        item = Item(pos, state, started, now(), exit=max(code, 0), signal=max(-code, 0), why=why)
-        self._open.discard(index)
-        self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
+        return Item(pos, state, started, now(), exit=max(code, 0), signal=max(-code, 0), why=why)
 
     def _look(self) -> None:
         """See how long the current call has run: tell, send the rest back, limit it."""
@@ -225,7 +258,7 @@ class CallRun:
             self._open.discard(index)
             item = Item(self._positions[index], verdict.state, why=verdict.why)
             self._place.ledger.end(self.batch.entry, item, b"", now(), more=False)
-        if running and self._ladder is not None:
+        if running and self._ladder is not None and not self._is_dying:
             self._ladder.climb(verdict)
         elif not self._open:
             self._finish()
@@ -281,12 +314,18 @@ class CallRun:
         self._dropped = True
         if self._runner is not None:
             self._runner.retire()
+        if self._runner is not None or self._is_dying:
             return
         self._place.ledger.drop(self.batch.entry)
         self._finish()
 
     def _finish(self) -> None:
-        """Nothing is left: give the runner back, unless it is stopped or still unpacking."""
+        """Nothing is left."""
+        self._let_go()
+        self._over()
+
+    def _let_go(self) -> None:
+        """Give the runner back, unless it is stopped or still unpacking."""
         if self._timer is not None:
             self._timer.cancel()
         runner, hold = self._runner, self._hold
@@ -298,7 +337,6 @@ class CallRun:
             if self._ladder is not None:
                 self._ladder.stop()
             self._pool.give(runner)
-        self._over()
 
     def tree(self) -> Tree | None:
         """Return the runner's processes."""
@@ -335,13 +373,15 @@ def _order(batch: Batch, serial: int) -> dict[str, Any]:
 
 def _dress(batch: Batch) -> dict[str, Any]:
     """Return what the runner sets around the calls; told when the last batch's was another."""
-    common = batch.common
+    common, private = batch.common, batch.common.get("private")
     own = {k: v for k, v in (common["env"] | batch.env).items() if k.startswith("QSUB_")}
     return {
         "env": own,
         "path": common.get("path") or [],
         "cwd": common["cwd"],
         "umask": common["umask"],
+        "fetch": common.get("fetch"),
+        "private": private and {**private, "dir": batch.env["QSUB_SCRATCH"]},
     }
 
 

@@ -10,8 +10,10 @@ import os
 from collections import deque
 from dataclasses import dataclass
 from resource import struct_rusage
+from typing import TypeGuard
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
+from qsub_py.node.children import Staging, collect
 from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.launch import Launcher, Output, Task
@@ -34,6 +36,15 @@ class Running:
     told: bool = False
     dropped: bool = False
     user_signal: int = 0
+    #: Of a task that unpacks files before it begins.
+    staging: Staging | None = None
+    #: It has ended, and its files are being collected.
+    is_over: bool = False
+
+    @property
+    def is_staging(self) -> bool:
+        """Whether it has not begun yet."""
+        return self.staging is not None and not self.staging.has_begun
 
 
 class CommandRun:
@@ -71,21 +82,32 @@ class CommandRun:
         try:
             self._place.ledger.start(entry, task["pos"], moment)
         except OSError as error:
-            self._give_up(task, excuse(error, self._place.node_dir))
+            self._give_up(task["pos"], excuse(error, self._place.node_dir))
             return
         try:
-            tree, output = self._launcher.launch(task, self._reaped)
+            tree, output, staging = self._launcher.launch(task, self._reaped, self._began)
         except Unfit as error:
-            self._give_up(task, str(error))
+            self._give_up(task["pos"], str(error))
             return
         timer = self._place.timers.at(moment + self._first_look_s(), self._look)
         hold = Hold(tree, moment)
         ladder = Ladder(self._place, tree, hold)
-        self._current = Running(task["pos"], tree, hold, ladder, moment, output, timer)
+        self._current = Running(
+            task["pos"], tree, hold, ladder, moment, output, timer, staging=staging
+        )
 
-    def _give_up(self, task: Task, why: str) -> None:
+    def _began(self) -> None:
+        """Let the time limit run from now on: the files are unpacked."""
+        current = self._current
+        if current is not None:
+            moment = now()
+            current.hold.restart(moment)
+            current.timer.cancel()
+            current.timer = self._place.timers.at(moment + self._first_look_s(), self._look)
+
+    def _give_up(self, pos: int, why: str) -> None:
         """Return this task and all that wait: the node is at fault, not the task."""
-        positions = [task["pos"], *(other["pos"] for other in self._waiting)]
+        positions = [pos, *(other["pos"] for other in self._waiting)]
         self._waiting.clear()
         self.batch.entry.running = {}
         self._place.ledger.give_back(self.batch.entry, positions, why)
@@ -107,6 +129,9 @@ class CommandRun:
             self._tell_begun(current)
             if self._waiting:
                 self.take_back()
+        if current.is_staging:
+            self._look_again(moment + LONG_S)
+            return
         if limit and ran >= limit and current.ladder.verdict is None:
             grace = self.batch.common["grace_s"]
             current.ladder.climb(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
@@ -142,26 +167,31 @@ class CommandRun:
             item = Item(pos, verdict.state, why=verdict.why)
             self._place.ledger.end(self.batch.entry, item, b"", moment, more=False)
         current = self._current
-        if current is not None and (positions is None or current.pos in positions):
+        if self._lives(current) and (positions is None or current.pos in positions):
             current.ladder.climb(verdict)
         self.begin()
+
+    @staticmethod
+    def _lives(current: Running | None) -> TypeGuard[Running]:
+        return current is not None and not current.is_over
 
     def signal(self, positions: set[int] | None, number: int) -> None:
         """Signal the session of the running task."""
         current = self._current
-        if current is not None and (positions is None or current.pos in positions):
+        if self._lives(current) and (positions is None or current.pos in positions):
             current.user_signal = number
             current.tree.signal(number)
 
     def suspend(self, value: bool) -> None:
         """Stop the running task for its user, or let it go on."""
-        if self._current is not None and self._current.ladder.verdict is None:
-            self._current.hold.suspend(value)
+        current = self._current
+        if self._lives(current) and current.ladder.verdict is None:
+            current.hold.suspend(value)
 
     def lapse(self) -> None:
         """Pause what the store may start elsewhere."""
         current = self._current
-        if current is None or current.hold.paused or not self.batch.common["requeue"]:
+        if not self._lives(current) or current.hold.paused or not self.batch.common["requeue"]:
             return
         current.hold.pause(True)
         if current.ladder.verdict is not None:
@@ -187,7 +217,8 @@ class CommandRun:
             self._over()
             return
         self._current.dropped = True
-        self._current.ladder.destroy()
+        if not self._current.is_over:
+            self._current.ladder.destroy()
 
     def _reaped(self, status: int, usage: struct_rusage) -> None:
         current = self._current
@@ -202,11 +233,13 @@ class CommandRun:
     def _settle(
         self, current: Running, status: int, usage: struct_rusage, ended: float, left: int
     ) -> None:
-        """Report the end, then go on with the next task."""
-        self._current = None
-        if current.dropped:
-            self._place.ledger.drop(self.batch.entry)
-            self._over()
+        """Report the end, after its files were collected."""
+        current.is_over = True
+        unfit = current.staging.end() if current.staging else ""
+        if unfit and not current.dropped and current.ladder.verdict is None:
+            self._current = None
+            current.output.settle()
+            self._give_up(current.pos, unfit)
             return
         code = os.waitstatus_to_exitcode(status)
         state, why = judge(code, current.ladder.verdict, current.user_signal)
@@ -214,8 +247,6 @@ class CommandRun:
             state, why = OUT_OF_MEMORY
         if left:
             why += f"; {left} of its processes could not be killed"
-        if self._waiting:
-            self._launcher.tidy(is_over=False)
         path, size, part = current.output.settle()
         item = Item(
             pos=current.pos,
@@ -231,8 +262,32 @@ class CommandRun:
             out_size=size,
             out_at=part,
         )
+        self._collect(current, item, has_begun=not unfit)
+
+    def _collect(self, current: Running, item: Item, *, has_begun: bool) -> None:
+        """Pack the files that the task brings back, in a child; then report."""
+        patterns = self.batch.common.get("fetch")
+        if not patterns or not has_begun or current.dropped:
+            self._report(current, item)
+            return
+        launcher = self._launcher
+        config = {"root": launcher.directory, "patterns": patterns, "since": launcher.since(),
+                  "target": launcher.files_path(item.pos)}  # fmt: skip
+        collect(
+            self._place, config, lambda files: self._report(current, item._replace(files=files))
+        )
+
+    def _report(self, current: Running, item: Item) -> None:
+        """Say how a task ended, then go on with the next."""
+        self._current = None
+        if current.dropped:
+            self._place.ledger.drop(self.batch.entry)
+            self._over()
+            return
+        if self._waiting:
+            self._launcher.tidy(is_over=False)
         more = bool(self._waiting)
-        self._place.ledger.end(self.batch.entry, item, b"", ended, more=more)
+        self._place.ledger.end(self.batch.entry, item, b"", now(), more=more)
         self.begin()
 
     def tree(self) -> Tree | None:

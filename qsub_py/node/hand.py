@@ -18,6 +18,7 @@ from qsub_py.node.holding import Held, Holding
 from qsub_py.node.jobs import Jobs
 from qsub_py.node.keeper_link import KeeperLink, await_end, start_keeper
 from qsub_py.node.reports import Entry, Outbox
+from qsub_py.node.staging import Staging
 from qsub_py.node.wire import VERSION, Header, read_items
 
 log = logging.getLogger("qsub_py.agent")
@@ -29,8 +30,14 @@ class Hand:
     """A connection to the keeper that is made anew when it breaks."""
 
     def __init__(
-        self, node_dir: Path, agent_argv: list[str], jobs: Jobs, selector: selectors.BaseSelector
+        self,
+        node_dir: Path,
+        agent_argv: list[str],
+        jobs: Jobs,
+        selector: selectors.BaseSelector,
+        staging: Staging,
     ) -> None:
+        self.staging = staging
         self._dir, self._argv, self._jobs, self._selector = node_dir, agent_argv, jobs, selector
         self.holding, self.outbox = Holding(), Outbox()
         self._events = selectors.EVENT_READ
@@ -90,12 +97,21 @@ class Hand:
 
     def kill(self, slot: int, positions: list[int], why: str, *, grace_s: float) -> None:
         """End tasks of a slot as cancelled: SIGTERM, grace, SIGKILL."""
+        waiting = self.staging.forget(slot)
+        if waiting is not None:
+            # It never began: the store knows what of it was cancelled.
+            self.give_up(waiting)
+            return
         self.send({"op": "kill", "slot": slot, "pos": positions, "why": why,
                    "state": "CANCELLED", "grace_s": grace_s})  # fmt: skip
 
     def drop_all(self) -> None:
         """End everything without a report: the work goes back to the queue."""
-        for slot in self.holding.slots:
+        for slot in list(self.holding.slots):
+            waiting = self.staging.forget(slot)
+            if waiting is not None:
+                self.give_up(waiting)
+                continue
             self.send({"op": "verdict", "slot": slot, "do": "kill"})
 
     def give_up(self, batch: Batch, why: str = "") -> None:

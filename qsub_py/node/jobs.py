@@ -17,6 +17,7 @@ from qsub_py.errors import PayloadError, QsubError
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
+from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
 from qsub_py.signing import Keyring, verify
@@ -37,8 +38,9 @@ _BARE_CALL = pack_chunk([((), {})])
 _RUN_SCRIPT = """\
 import os, sys
 _path, _spooled = sys.argv[1:3]
+_path = _path and os.path.abspath(_path)
 sys.argv[:3] = [_path]
-sys.path[0] = os.path.dirname(os.path.abspath(_path)) if _path else os.getcwd()
+sys.path[0] = os.path.dirname(_path) if _path else os.getcwd()
 with open(_spooled, encoding="utf-8") as _file: _text = _file.read()
 __file__ = _path
 exec(compile(_text, _path or "<stdin>", "exec"))
@@ -171,7 +173,7 @@ class Jobs:
             "QSUB_ATTEMPT": str(batch.attempt),
             **surroundings.gpu_variables(batch.gpus, job.spec, self._settings),
         }
-        if job.spec.kind == "command":
+        if job.spec.kind == "command" or "private" in job.common:
             env["QSUB_SCRATCH"] = f"{self._dir}/scratch/{batch.slot}"
         return env
 
@@ -188,6 +190,7 @@ class Jobs:
         env |= {
             "QSUB_JOB_ID": str(job.id),
             "QSUB_JOB_NAME": spec.name,
+            "QSUB_OWNER": spec.owner,
             "QSUB_TASK_COUNT": str(spec.segments.count),
             "QSUB_TASK_MIN": str(min(part[0] for part in parts)),
             "QSUB_TASK_MAX": str(max(part[1] for part in parts)),
@@ -207,8 +210,10 @@ class Jobs:
             "grace_s": spec.grace_s,
             "requeue": spec.requeue,
         }
+        common |= common_files(spec, self._dir)
         if spec.kind == "call":
-            own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": list(spec.path)}
+            path = [moved(spec, part) if "private" in common else part for part in spec.path]
+            own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": path}
             return common | own | {"python": surroundings.interpreter(spec, self._settings)}
         return common | {"argv": self._argv(job)}
 
@@ -222,7 +227,8 @@ class Jobs:
             return list(spec.argv)
         if spec.script_path.endswith(".py"):
             python = surroundings.interpreter(spec, self._settings)
-            head = [python, "-c", _RUN_SCRIPT, spec.script_path, job.path]
+            path = moved(spec, spec.script_path) if spec.ship else spec.script_path
+            head = [python, "-c", _RUN_SCRIPT, path, job.path]
         else:
             head = [*_interpreter(spec.script), job.path]
         return [*head, *spec.argv]
@@ -284,17 +290,21 @@ class Jobs:
         return first, count, data
 
 
-def output_files(job: Job, position: int, node: str) -> dict[str, str]:
-    """Return the files ("out", "err") that the user asked for, by absolute path."""
+def output_files(job: Job, position: int, node: str) -> dict[str, Any]:
+    """Return the files ("out", "err") that the user asked for, by absolute path.
+
+    In a private directory those that are relative stand under "links"; see `split_outputs`.
+    """
     spec, files = job.spec, {}
     for name, pattern in (("out", spec.output), ("err", spec.error)):
         if pattern:
-            path = expand_pattern(
+            files[name] = expand_pattern(
                 pattern, job=job.id, index=spec.index(position), name=spec.name, user=spec.owner,
                 node=node, is_array=spec.is_array,
             )  # fmt: skip
-            files[name] = os.path.join(spec.cwd, path)
-    return files
+    if "private" in job.common:
+        return split_outputs(files)
+    return {name: os.path.join(spec.cwd, path) for name, path in files.items()}
 
 
 def _interpreter(script: str) -> list[str]:

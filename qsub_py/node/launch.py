@@ -6,10 +6,12 @@ import contextlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from qsub_py.node.batch import Batch, Unfit, enter, environment, excuse, task_cookie
+from qsub_py.node.children import Staging, prelude, remove, shows
 from qsub_py.node.processes import COOKIE, Tree, find_program
 from qsub_py.node.workplace import Reaped, Workplace
 
@@ -50,10 +52,22 @@ class Launcher:
         self._env = env | environment(batch.env)
         self._scratch = batch.env.get("QSUB_SCRATCH", "")
         self._has_scratch = False
+        #: What is unpacked into the scratch directory, where the tasks then run.
+        self._private: dict[str, Any] | None = batch.common.get("private")
         self._programs: dict[tuple[str, str], bytes] = {}
 
-    def launch(self, task: Task, reaped: Reaped) -> tuple[Tree, Output]:
-        """Start a task; raise Unfit when this node cannot."""
+    @property
+    def directory(self) -> str:
+        """Where the tasks run."""
+        return self._scratch if self._private else str(self._batch.common["cwd"])
+
+    def launch(
+        self, task: Task, reaped: Reaped, began: Callable[[], None]
+    ) -> tuple[Tree, Output, Staging | None]:
+        """Start a task; raise Unfit when this node cannot.
+
+        One with files begins when they are unpacked: then `began` is called.
+        """
         common = self._batch.common
         env = self._env
         if task.get("env"):
@@ -63,16 +77,52 @@ class Launcher:
         opened: list[int] = []
         try:
             self._make_scratch()
-            enter(common["cwd"])
+            enter(self.directory)
             program = self._find(task.get("argv") or common["argv"], env)
             output, moves = self._open_outputs(task, opened)
             argv = [os.fsencode(word) for word in task.get("argv") or common["argv"]]
-            tree = self._spawn(program, argv, {**env, COOKIE: cookie}, cookie, moves, reaped)
-            return tree, output
+            staging = None
+            if self._private is not None:
+                argv = [*self._prelude(task, output), program, *argv]
+                program, staging = argv[0], Staging(self._place, began)
+                moves[3] = staging.theirs
+            try:
+                tree = self._spawn(program, argv, {**env, COOKIE: cookie}, cookie, moves, reaped)
+            except Unfit:
+                if staging is not None:
+                    staging.end()
+                raise
+            if staging is not None:
+                staging.close_theirs()
+            return tree, output, staging
         finally:
             os.umask(before)
             for fd in opened:
                 os.close(fd)
+
+    def _prelude(self, task: Task, output: Output) -> list[bytes]:
+        """Return the words before the command's own that make it unpack its files first."""
+        assert self._private is not None
+        sources = {"out": output.path, "err": self._out_path(task, "err")}
+        links = (task.get("links") or {}).items()
+        pairs = [(sources[name], path) for name, path in links if shows(path)]
+        return prelude("unpack", {
+            "ships": self._private["ships"], "links": pairs, "since": self.since(),
+            "submit_dir": self._private["submit_dir"],
+        })  # fmt: skip
+
+    def since(self) -> str:
+        """Return the file that tells what the task did not touch, "" when nobody will ask."""
+        has_fetch = self._private is not None and self._batch.common.get("fetch")
+        return f"{self._scratch}.since" if has_fetch else ""
+
+    def _out_path(self, task: Task, kind: str) -> str:
+        name = f"{self._batch.uid}.{task['pos']}.{self._batch.attempt}.{kind}"
+        return self._place.out_path(name)
+
+    def files_path(self, pos: int) -> str:
+        """Return where the files that a task brings back are packed."""
+        return self._place.out_path(f"{self._batch.uid}.{pos}.{self._batch.attempt}.files")
 
     def _make_scratch(self) -> None:
         """Make the directory that the batch's tasks use one after another."""
@@ -86,14 +136,18 @@ class Launcher:
     def tidy(self, *, is_over: bool) -> None:
         """Leave nothing of a task in the scratch directory, after the last not even itself.
 
-        What a task left there may be a lot: it is moved aside, and the agent deletes it.
+        What a task left there may be a lot: it is moved aside, and the agent deletes it; what was
+        unpacked is a lot, and deleted at once by a child.
         """
         if not self._has_scratch:
             return
         with contextlib.suppress(OSError):
             if os.listdir(self._scratch):
-                os.rename(self._scratch, f"{self._scratch}.{time.time_ns()}.trash")
+                trash = f"{self._scratch}.{time.time_ns()}.trash"
+                os.rename(self._scratch, trash)
                 self._has_scratch = False
+                if self._private is not None:
+                    remove(self._place, [trash, f"{self._scratch}.since"])
             elif is_over:
                 os.rmdir(self._scratch)
                 self._has_scratch = False
@@ -110,15 +164,16 @@ class Launcher:
         return found
 
     def _open_outputs(self, task: Task, opened: list[int]) -> tuple[Output, dict[int, int]]:
-        path = task.get("out", "")
-        name = f"{self._batch.uid}.{task['pos']}.{self._batch.attempt}.out"
-        output = Output(path or self._place.out_path(name), is_default=not path)
+        path, links = task.get("out", ""), task.get("links") or {}
+        is_default = not path and "out" not in links
+        output = Output(path or self._out_path(task, "out"), is_default=is_default)
         out = _open(output.path, append=bool(task.get("append")), opened=opened)
         if task.get("append"):
             output.offset = os.fstat(out).st_size
         err = out
-        if task.get("err"):
-            err = _open(task["err"], append=bool(task.get("append")), opened=opened)
+        if task.get("err") or "err" in links:
+            path = task.get("err") or self._out_path(task, "err")
+            err = _open(path, append=bool(task.get("append")), opened=opened)
         return output, {1: out, 2: err}
 
     def _spawn(

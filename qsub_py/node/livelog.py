@@ -84,7 +84,5 @@ class LiveLogs:
         files = output_files(job, position, self._name) if job else {}
         if stream in files:
             return Path(files[stream])
-        if stream != "out":
-            return None
-        kept = (self._dir / "out").glob(f"{uid}.{position}.*.out")
+        kept = (self._dir / "out").glob(f"{uid}.{position}.*.{stream}")
         return max(kept, key=lambda path: path.stat().st_mtime, default=None)

@@ -6,10 +6,12 @@ disk); in a recovery every entry that is still here is sent again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, Batch, State
 from qsub_py.node.wire import Item
@@ -41,6 +43,38 @@ class Entry:
     seq: int = 0
     #: Monotonic time at which the server took it.
     sent_at: float = 0.0
+    #: Signed notes on files by position, with their bytes in the server, and the blobs.
+    notes: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    blobs: list[str] = field(default_factory=list)
+    #: Positions whose files stay on this node.
+    kept: set[int] = field(default_factory=set)
+    #: What is being sent (see bringing.py), and when the last of it was.
+    upload: Any = None
+    brought_at: float = 0.0
+
+    def next_to_bring(self) -> Item | None:
+        """Return a task whose files wait to be sent; None: its end can be told."""
+        return next((i for i, _ in self.items if i.files and i.pos not in self.notes), None)
+
+    def add_note(self, position: int, note: bytes, size: int, blob: str, now: float) -> None:
+        """Note that a task's files are where the note says."""
+        self.notes[position] = note, size
+        self.blobs += [blob] if blob else []
+        self.brought_at = now if blob else self.brought_at
+
+    def bring_again(self) -> None:
+        """Take it that the server has none of the files."""
+        self.notes.clear()
+        self.blobs.clear()
+        self.kept.clear()
+        self.upload, self.brought_at = None, 0.0
+
+    def drop_files(self) -> None:
+        """Delete the files that are surely on the server."""
+        for item, _ in self.items:
+            if item.files and item.files[0] and item.pos not in self.kept:
+                with contextlib.suppress(OSError):
+                    os.unlink(item.files[0])
 
     @property
     def tasks(self) -> int:
@@ -84,18 +118,27 @@ class Outbox:
         chosen: list[Entry] = []
         tasks = 0
         for entry in self._unsent:
+            if entry.next_to_bring() is not None:
+                continue
             if tasks and tasks + entry.tasks > _TASKS_A_TRIP:
                 break
             chosen.append(entry)
             tasks += entry.tasks
         return chosen
 
-    def sent(self, count: int, now: float) -> None:
-        """Note that the server took the first `count` entries."""
-        for _ in range(count):
-            entry = self._unsent.popleft()
+    def sent(self, entries: Sequence[Entry], now: float) -> None:
+        """Note that the server took these entries, which `unsent` gave."""
+        for entry in entries:
+            if self._unsent[0] is entry:
+                self._unsent.popleft()
+            else:  # behind one that waits for its files
+                self._unsent = deque(one for one in self._unsent if one is not entry)
             entry.sent_at = now
             self._sent.append(entry)
+
+    def waiting(self) -> Iterable[Entry]:
+        """Return what was not sent yet."""
+        return self._unsent
 
     def has_unsent(self) -> bool:
         """Whether something waits to be sent."""
@@ -117,12 +160,15 @@ class Outbox:
         """Send all again: the server may have lost what it took."""
         self._unsent.extendleft(reversed(self._sent))
         self._sent.clear()
+        for entry in self._unsent:
+            entry.bring_again()
 
     def settled(self, now: float) -> list[int]:
         """Drop what was stored long enough ago; return the keeper's numbers to forget."""
         seqs = []
         while self._sent and self._sent[0].sent_at < now - SETTLE_S:
             entry = self._sent.popleft()
+            entry.drop_files()
             if entry.seq:
                 seqs.append(entry.seq)
                 self._seqs.discard(entry.seq)
@@ -145,7 +191,9 @@ class ReportMaker:
         data = pack_columns(self._columns(entry, blobs))
         signature = sign(self._ring.current, "result", self._store.cluster, entry.batch.uid, data)
         return Report(entry.batch, entry.codes(), data, signature, _bad_exit(entry.items),
-                      tuple(blobs), tuple(_tails(entry.items)))  # fmt: skip
+                      (*blobs, *entry.blobs), tuple(_tails(entry.items)),
+                      tuple((at, note, size) for at, (note, size) in entry.notes.items())
+                      )  # fmt: skip
 
     def _columns(self, entry: Entry, blobs: list[str]) -> Columns:
         items = [item for item, _ in entry.items]

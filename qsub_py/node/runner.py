@@ -175,8 +175,23 @@ class Runner:
     def _dress(self, batch: Batch, index: int) -> None:
         task = batch.tasks[index]
         self._scene.dress(batch.variables(index))
-        if task.get("out"):
-            self._output.begin(task["out"], task.get("err", ""), bool(task.get("append")))
+        out, err = task.get("out", ""), task.get("err", "")
+        links = task.get("links") or {}
+        if links:
+            base = f"{self._out_dir}/{batch.uid}.{task['pos']}.{batch.attempt}"
+            out, err = out or f"{base}.out", err or ("err" in links and f"{base}.err") or ""
+        if out:
+            self._output.begin(out, err, bool(task.get("append")))
+        for name, path in links.items():
+            if self._scene.files is not None and path.partition("/")[0] != "..":
+                self._scene.files.link(out if name == "out" else err, path)
+
+    def _collect(self, batch: Batch, index: int) -> Any:
+        """Return what the call that ended brings back, None when nothing was asked for."""
+        if self._scene.files is None:
+            return None
+        name = f"{batch.uid}.{batch.position(index)}.{batch.attempt}.files"
+        return self._scene.files.collect(f"{self._out_dir}/{name}")
 
     def _forked(self) -> None:
         self._is_child = True
@@ -184,14 +199,16 @@ class Runner:
     def _finish(self, batch: Batch, index: int, span: tuple[float, float], value: object) -> None:
         kind, body, why = self._results.value(value)
         out = self._output.end(self._log_path)
-        if kind == 1 and not out[0] and span[1] - span[0] < _MEASURE_S and len(body) < FILE_BYTES:
+        files = self._collect(batch, index)
+        plain = kind == 1 and not out[0] and files is None
+        if plain and span[1] - span[0] < _MEASURE_S and len(body) < FILE_BYTES:
             start, end = span
             pos = batch.position(index)
             text = _SUCCESS % (pos, start, end, len(body), end - start)
             self._send(index, text, body, end)
             return
         state = "COMPLETED" if kind == 1 else "FAILED"
-        self._report(batch, index, span, [state, kind, int(kind == 2), why], body, out)
+        self._report(batch, index, span, [state, kind, int(kind == 2), why], body, (*out, files))
 
     def _fail(
         self, batch: Batch, index: int, span: tuple[float, float], error: BaseException
@@ -201,7 +218,8 @@ class Runner:
         if isinstance(error, SystemExit) and isinstance(error.code, int):
             code = error.code & 0xFF or 1
         out = self._output.end(self._log_path)
-        self._report(batch, index, span, ["FAILED", 2, code, why], body, out)
+        files = self._collect(batch, index)
+        self._report(batch, index, span, ["FAILED", 2, code, why], body, (*out, files))
 
     def _report(
         self,
@@ -210,7 +228,7 @@ class Runner:
         span: tuple[float, float],
         verdict: list[Any],
         body: bytes,
-        out: tuple[str, int, list[int] | None],
+        out: tuple[str, int, list[int] | None, Any],
     ) -> None:
         """Send an end with everything there is to say; the fields are wire.ITEM_FIELDS."""
         state, kind, code, why = verdict
@@ -221,7 +239,10 @@ class Runner:
             file, body = self._to_file(f"{batch.uid}.{pos}.{batch.attempt}.result", body)
         start, end = span
         size = len(body)
-        item = [pos, state, start, end, kind, size, code, 0, cpu, rss, why, *out, file]
+        *printed, files = out
+        item = [pos, state, start, end, kind, size, code, 0, cpu, rss, why, *printed, file]
+        if files is not None:
+            item.append(files)
         self._send(index, json.dumps(item).encode(), body, end)
 
     def _measure(self) -> tuple[float, int]:

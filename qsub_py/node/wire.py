@@ -49,6 +49,8 @@ class Item(NamedTuple):
     out_size: int = 0
     out_at: list[int] | None = None
     file: str | None = None
+    #: Of a task that brings files back: what `private.collect` says.
+    files: list[Any] | None = None
 
 
 ITEM_FIELDS = Item._fields

@@ -225,7 +225,7 @@ def returned(keeper: Keeper, key: list[Any]) -> tuple[list[int], str]:
 
 def test_missing_directory_returns_the_batch(keeper: Keeper) -> None:
     key = keeper.shell("true", "true", cwd="/no/such/place")
-    text = "no such directory: /no/such/place on this node"
+    text = "no such directory: /no/such/place on this node (submit with --ship . or -D DIR)"
     assert returned(keeper, key) == ([0, 1], text)
     keeper.shell("true", uid="next")
     assert keeper.await_item(0, "next").state == "COMPLETED"

@@ -21,7 +21,7 @@ ROOT = Path(qsub_py.__file__).parent
 #: Layer 0: pure.
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
-    *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore"),
+    *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
 }
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
