@@ -102,10 +102,15 @@ class Cluster:
         self.run("qwait", job, timeout=timeout_s, check=False)
         return self.job(job)
 
-    def wait_completed(self, job: int, tasks: int, *, timeout_s: float = 90) -> None:
+    def wait_completed(self, job: int, *, timeout_s: float = 90) -> None:
         """Wait until a job has ended; all of its tasks must be COMPLETED."""
         told = self.wait(job, timeout_s=timeout_s)
-        assert (told["state"], told["tasks"]["completed"]) == ("COMPLETED", tasks), told
+        counts = told["tasks"]
+        assert told["state"] == "COMPLETED" and counts["completed"] == counts["total"], told
+
+    def tasks(self, job: int) -> list[dict[str, Any]]:
+        """What `qstat -t --json` says of a job's tasks."""
+        return json.loads(self.run("qstat", "-a", "-t", "--json", job).stdout)  # type: ignore[no-any-return]
 
     # -- the ledger ------------------------------------------------------------------------
 
@@ -125,19 +130,25 @@ class Cluster:
         """Wait until the ledger is so."""
         wait_until(lambda: condition(self.ledger()), timeout_s=timeout_s, what=what)
 
+    def wait_time(self, seconds: float) -> None:
+        """Let a fault last: wait for the clock of the hosts."""
+        until = _uptime() + seconds
+        wait_until(lambda: _uptime() >= until, timeout_s=seconds + 30)
+
     def wait_beats(self, host: str, count: int) -> None:
         """Wait until a host's attempts have gone on for `count` more beats."""
         seen = sum(line.host == host for line in self.ledger())
         self.wait_ledger(lambda lines: sum(line.host == host for line in lines) >= seen + count,
                          what=f"{host} goes on")  # fmt: skip
 
-    def check_ledger(self, tasks: int, *, most_attempts: int = 9) -> None:
-        """Each task ended, by its last attempt; no two of its attempts ran at a time or under
-        one number; none has more attempts than that."""
+    def check_ledger(self, job: int, *, most_attempts: int = 9) -> None:
+        """Each task of a job of ledgers ended, by its last attempt, and so says the queue; no two
+        of its attempts ran at a time or under one number; none has more attempts than that."""
         attempts: dict[int, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
         for line in self.ledger():
             attempts[line.task][line.attempt].append(line)
-        assert sorted(attempts) == list(range(1, tasks + 1))
+        told = {task["index"]: task["attempt"] for task in self.tasks(job)}
+        assert told == {task: max(tried) for task, tried in attempts.items()}
         for task, tried in attempts.items():
             assert len(tried) <= most_attempts, f"task {task} has {len(tried)} attempts"
             _check_task(task, [tried[number] for number in sorted(tried)])
@@ -157,6 +168,10 @@ class Cluster:
                 lambda host=host: [p for p in host.processes("ann") if "sshd" not in p.argv] == [],
                 what=f"nothing is left on {host.name}: {host.processes('ann')}",
             )
+
+
+def _uptime() -> float:
+    return float(Path("/proc/uptime").read_text().split()[0])
 
 
 def _check_task(task: int, tried: list[list[Line]]) -> None:
