@@ -27,6 +27,12 @@ CERTIFICATE = "-cert-v01@openssh.com"
 DEFAULT_NAMES = "id_"
 #: How often a passphrase is asked for before the key is left.
 TRIES = 3
+#: What reads a private key of which type.
+KINDS = {
+    "ssh-ed25519": paramiko.Ed25519Key,
+    "ecdsa-": paramiko.ECDSAKey,
+    "ssh-rsa": paramiko.RSAKey,
+}
 OPENSSH_MAGIC = b"openssh-key-v1\0"
 
 
@@ -122,23 +128,24 @@ class Identities:
 
     def _of_file(self, path: Path) -> Identity:
         loaded: list[Any] = []
+        # The old PEM format hides the public half with the private one, and may need asking.
+        blob = _public_half(path)
 
         def key() -> Any:
             if not loaded:
-                loaded.append(self._unlock(path))
+                loaded.append(self._unlock(path, _type_of(blob) if blob else ""))
             return loaded[0]
 
         def sign(data: bytes, algorithm: str) -> Any:
             return key().sign_ssh_data(data, algorithm)
 
-        # The old PEM format hides the public half with the private one, and may need asking.
-        blob = _public_half(path) or key().asbytes()
-        return Identity(str(path), _type_of(blob), blob, sign)
+        public = blob or key().asbytes()
+        return Identity(str(path), _type_of(public), public, sign)
 
-    def _unlock(self, path: Path) -> Any:
+    def _unlock(self, path: Path, key_type: str) -> Any:
         """Read a private key; raises Locked when its passphrase cannot be had."""
         with contextlib.suppress(paramiko.PasswordRequiredException):
-            return _load(path, None)
+            return _load(path, None, key_type)
         name, what = str(path), f"passphrase of {path}"
         for _ in range(TRIES):
             text = self._secrets.ask(
@@ -147,7 +154,7 @@ class Identities:
             if text is None:
                 raise Locked
             try:
-                key = _load(path, text)
+                key = _load(path, text, key_type)
             except (paramiko.SSHException, ValueError):
                 self._secrets.forget_passphrase(name, text)
             else:
@@ -230,13 +237,14 @@ def _first(blob: bytes, count: int) -> Iterator[bytes]:
             yield found
 
 
-def _load(path: Path, passphrase: str | None) -> Any:
-    """Read a private key of any kind.
+def _load(path: Path, passphrase: str | None, key_type: str = "") -> Any:
+    """Read a private key, of any kind where its type is not known.
 
     Raises PasswordRequiredException without a passphrase where one is needed.
     """
     failed: Exception = paramiko.SSHException("not a private key")
-    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+    kinds = [kind for prefix, kind in KINDS.items() if key_type.startswith(prefix)]
+    for kind in kinds or KINDS.values():  # each try works out the passphrase's key, slowly
         try:
             return kind.from_private_key_file(str(path), passphrase)
         except paramiko.PasswordRequiredException:
