@@ -122,7 +122,7 @@ def _no_greeting(transport: Transport, hop: Route, error: Exception | None) -> S
     wire, limit_s = transport.wire, hop.connect_timeout_s
     greeting = wire.greeting.decode("utf-8", "replace")
     if isinstance(wire, ProcessWire) and not greeting:
-        said = wire.said()
+        said = wire.words.last()
         return HostUnreachable(
             f"{hop}: the ProxyCommand brings no connection" + (f": {safe(said)}" if said else ""),
             hint="see ProxyCommand in ~/.ssh/config",

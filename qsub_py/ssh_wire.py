@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
@@ -33,8 +34,8 @@ GREETING_BYTES = 512
 class Wire:
     """A socket with a sense of whether anybody is at its other end."""
 
-    def __init__(self, sock: Any, close: Callable[[], None] | None = None) -> None:
-        self._sock, self._also = sock, close
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
         self._sock.settimeout(READ_S)
         self._closed = False  # paramiko asks by this name
         #: Why the wire was cut here, "" when it was not.
@@ -81,6 +82,9 @@ class Wire:
             if self.guarded and time.monotonic() - self._heard_at > QUIET_S + ANSWER_S:
                 self._cut()
             raise
+        except OSError:
+            self.has_ended = not self._closed
+            raise
 
     def getpeername(self) -> Any:
         """Return the address of the other end."""
@@ -97,8 +101,6 @@ class Wire:
         # A channel says good-bye over the transport below, which may be stuck or gone.
         with contextlib.suppress(Exception):
             self._sock.close()
-        if self._also:
-            self._also()
 
     # -- signs of life ---------------------------------------------------------------------
 
@@ -176,56 +178,73 @@ def _unreachable(route: Route, error: OSError | None) -> HostUnreachable:
 
 def over_process(route: Route) -> Wire:
     """Run the ProxyCommand; its input and output are the wire."""
-    ours, theirs = socket.socketpair()
-    said = _scratch()
     shell = os.environ.get("SHELL") or "/bin/sh"
+    ours, theirs = socket.socketpair()
+    words = LastWords()
     try:
         process = subprocess.Popen(
             [shell, "-c", f"exec {route.proxy_command}"],
             stdin=theirs.fileno(),
             stdout=theirs.fileno(),
-            stderr=said,
+            stderr=words.file,
         )
     except OSError as error:
         ours.close()
-        said.close()
+        words.close()
         raise HostUnreachable(
             f"{route}: cannot run the ProxyCommand: {shell}: {error.strerror}",
             hint="see ProxyCommand in ~/.ssh/config",
         ) from None
     finally:
         theirs.close()
-    wire = ProcessWire(ours, lambda: _end(process, said))
-    wire.process, wire.said_file = process, said
-    return wire
+    return ProcessWire(ours, process, words)
 
 
-def _scratch() -> BinaryIO:
-    """Return a file without a name: unlike a pipe it needs no reader."""
-    return cast(BinaryIO, tempfile.TemporaryFile())
+class LastWords:
+    """What a process writes to standard error: a file without a name, which needs no reader."""
+
+    def __init__(self) -> None:
+        self.file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+        self._lock = threading.Lock()
+        self._last: str | None = None
+
+    def last(self) -> str:
+        """Return the last line, "" for nothing."""
+        with self._lock:
+            if self._last is None:
+                self.file.seek(max(0, self.file.seek(0, os.SEEK_END) - GREETING_BYTES))
+                lines = self.file.read().decode("utf-8", "replace").split("\n")
+                return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return self._last
+
+    def close(self) -> None:
+        """Keep the last line only."""
+        last = self.last()
+        with self._lock:
+            self._last = last
+            self.file.close()
 
 
 class ProcessWire(Wire):
     """The wire of a ProxyCommand, which may have something to say when it fails."""
 
-    process: subprocess.Popen[bytes]
-    said_file: Any
+    def __init__(
+        self, sock: socket.socket, process: subprocess.Popen[bytes], words: LastWords
+    ) -> None:
+        super().__init__(sock)
+        self._process, self.words = process, words
 
-    def said(self) -> str:
-        """Return the last line it wrote to standard error, "" for nothing."""
-        with contextlib.suppress(OSError, ValueError):
-            self.said_file.seek(0)
-            lines = self.said_file.read().decode("utf-8", "replace").split("\n")
-            return next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return ""
-
-
-def _end(process: subprocess.Popen[bytes], said: Any) -> None:
-    """End a ProxyCommand, which usually has ended by itself when its wire closed."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        process.terminate()
-        process.wait(0.5)
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        if process.poll() is None:
-            process.kill()
-            process.wait(1)
+    def close(self) -> None:
+        """End the command, which usually has ended by itself when its wire closed."""
+        if self._closed:
+            return
+        super().close()
+        process = self._process
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            process.terminate()
+            process.wait(0.5)
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if process.poll() is None:
+                process.kill()
+                process.wait(1)
+        self.words.close()
