@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import hashlib
 import os
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsub_py.config import Config
+from qsub_py.config import Config, user_name
 from qsub_py.errors import SpecError
 from qsub_py.model import JobSpec, Segments
 from qsub_py.text import check_name
@@ -128,14 +127,6 @@ def shown_name(fn: Callable[..., Any]) -> str:
         return shown_name(fn.func)
     kind = fn if hasattr(fn, "__qualname__") else type(fn)
     return f"{getattr(kind, '__module__', None) or ''}:{getattr(kind, '__qualname__', 'call')}"
-
-
-def user_name() -> str:
-    """Return the name of the user who runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without an entry for its uid
-        return str(os.geteuid())
 
 
 def _environment() -> dict[str, str]:

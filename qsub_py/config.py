@@ -21,6 +21,7 @@ from qsub_py.config_paths import (
     default_state_dir,
     host_name,
     private_dir,
+    user_name,
 )
 from qsub_py.config_toml import Source, check_given, fill_table, read_toml
 from qsub_py.errors import ConfigError
@@ -39,6 +40,7 @@ __all__ = [
     "load_key",
     "load_keys",
     "redact",
+    "user_name",
 ]
 
 

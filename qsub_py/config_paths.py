@@ -49,6 +49,16 @@ def host_name() -> str:
     return os.uname().nodename.replace("/", "_") or "localhost"
 
 
+def user_name() -> str:
+    """Return who the user is: inside a job its owner, who may be called otherwise on this host."""
+    if owner := os.environ.get("QSUB_OWNER"):
+        return owner
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container without an entry for its uid
+        return os.environ.get("USER") or str(os.geteuid())
+
+
 def private_dir(path: Path, *, cure: str) -> Path:
     """Create `path` (0700, with parents) unless it is there and return it.
 

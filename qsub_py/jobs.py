@@ -7,8 +7,8 @@ from concurrent.futures import TimeoutError as FuturesTimeoutError
 from typing import Any
 
 from qsub_py import client as clients
-from qsub_py.callspec import user_name
 from qsub_py.client import Client
+from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.failures import load_failure, load_value
 from qsub_py.model import JobInfo, Outcome, State

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qsub_py.callspec import user_name
 from qsub_py.client import CHUNK_BYTES, CHUNK_TASKS, Chunk, Client
+from qsub_py.config import user_name
 from qsub_py.errors import JobError, JobNotFound, QsubError, StoreBusy, StoreError, StoreUnavailable
 from qsub_py.futures import Future, fail
 from qsub_py.model import JobSpec, State

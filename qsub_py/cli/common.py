@@ -153,16 +153,6 @@ def connect() -> Client:
     return Client.connect()
 
 
-def user_name() -> str:
-    """Return the name of the user who runs this process."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container without an entry for its uid
-        return os.environ.get("USER") or str(os.geteuid())
-
-
 def whole(text: str, option: str, *, least: int, most: int = 10**6) -> int:
     """Read a whole number; raises SpecError naming the option."""
     if not text.strip().isascii() or not text.strip().lstrip("+-").isdigit():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qsub_py.cli.common import user_name
+from qsub_py.config import user_name
 from qsub_py.errors import JobNotFound, PayloadError, SpecError
 from qsub_py.model import JobInfo, JobSpec, Segments
 from qsub_py.units import JobRef, parse_all_task_ids

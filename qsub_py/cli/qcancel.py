@@ -13,6 +13,7 @@ import click
 
 from qsub_py.cli import common, ids
 from qsub_py.cli.ids import Picked
+from qsub_py.config import user_name
 from qsub_py.errors import JobNotFound, SpecError
 from qsub_py.model import JobInfo, State
 
@@ -90,7 +91,7 @@ def _chosen(
             tally.code = 1
     if refs:
         return
-    owner = user or common.user_name()
+    owner = user or user_name()
     active = client.ask(lambda store: store.jobs(active=True, ended=False))
     mine = [job for job in active if job.owner == owner and (not names or job.name in names)]
     if not mine:
@@ -99,7 +100,7 @@ def _chosen(
 
 
 def _cancel(client: Client, picked: Picked, tally: Tally) -> None:
-    me, job = common.user_name(), picked.job
+    me, job = user_name(), picked.job
     reply = client.ask(lambda store: store.cancel(job.id, picked.ranges, by=me))
     if reply.had_ended:
         common.complain(f"qcancel: job {job.id} has ended already ({job.state.name})")

@@ -16,6 +16,7 @@ from qsub_py.cli.columns import Format, make_table, parse_format
 from qsub_py.cli.ids import Picked
 from qsub_py.cli.shapes import LONG, SHORT, job_json, task_json
 from qsub_py.cli.shapes import rows as cells
+from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.model import JobInfo, NodeInfo, State, TaskInfo
 from qsub_py.reasons import Line, Why, explain
@@ -92,7 +93,7 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
     """Show my active jobs, or the JOBs named (12, 12_3, 12_[1-5], 12-20, last)."""
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
     view = View(
-        tuple(ids.parse(jobs)), None if all_users else user or common.user_name(), ended,
+        tuple(ids.parse(jobs)), None if all_users else user or user_name(), ended,
         _states(states), frozenset(name), chosen,
     )  # fmt: skip
     pause = _interval(interval)

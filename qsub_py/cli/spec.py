@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import activation
 from qsub_py import environ as environment
-from qsub_py.cli.common import user_name, whole
+from qsub_py.cli.common import whole
 from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
 from qsub_py.cli.script import absolute, current_dir
