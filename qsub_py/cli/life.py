@@ -81,10 +81,8 @@ def ensure(config: Config) -> int:
     from qsub_py.reach import endpoint
 
     endpoint(config)
-    for settings, node_dir, runs in local.local_nodes(config):
-        if not runs and not control.was_stopped(node_dir):
-            local.launch(node_dir)
-            print(f"node {settings.name} is up again")
+    for name in local.ensure(config):
+        print(f"node {name} is up again")
     wanted = {name: one for name, one in members(config).items() if not one.is_stopped}
     return _ensure_members(config, wanted) if wanted else 0
 
@@ -105,9 +103,9 @@ def doctor(config: Config, name: str, *, as_json: bool) -> int:
     """Print what was found on a node's host, and the cures; returns the exit code."""
     from qsub_py.node.doctor import BAD, checks
 
-    here = {settings.name for settings, _, _ in local.local_nodes(config)}
     found: list[dict[str, str]] = []
-    if name and name not in here:
+    # Without a name nothing is looked up: the state directory may be what is wrong.
+    if name and name not in {settings.name for settings, _, _ in local.local_nodes(config)}:
         from qsub_py.cli.fleet import on_host
 
         request = {"op": "doctor", "cluster": config.cluster}

@@ -50,11 +50,6 @@ def destroy(config: Config, name: str) -> bool:
     return bool(found)
 
 
-def was_stopped(node_dir: Path) -> bool:
-    """Whether a node that does not run was told to stop, and so shall stay away."""
-    return (node_dir / "stopped").exists()
-
-
 def runs_this_package(node_dir: Path) -> bool:
     """Whether a node's agent runs from the same place as this process."""
     home = Path(__file__).resolve().parents[2]
