@@ -109,7 +109,9 @@ class Archive:
 class Folders:
     """Folders below an open one, made where missing; those on the way to the last stay open."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, mode: int = 0o700) -> None:
+        """Begin at the open folder `root`; what is missing is made with `mode`."""
+        self._mode = mode
         self._stack: list[tuple[str, int]] = [("", root)]
         #: Given when all is unpacked: in a folder without write permission nothing can be made.
         self._modes: list[tuple[str, int]] = []
@@ -139,7 +141,7 @@ class Folders:
             if not name:
                 continue
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=fd)
+                os.mkdir(name, self._mode, dir_fd=fd)
             fd = os.open(name, _FOLDER_FLAGS, dir_fd=fd)
             at = f"{at}/{name}" if at else name
             self._stack.append((at, fd))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from qsub_py import client as clients
-from qsub_py.callspec import Resources, read_resources
+from qsub_py.callspec import Resources, pack_files, read_resources
 from qsub_py.executor import Executor, map_calls
 from qsub_py.futures import Future
 from qsub_py.results import Values
@@ -30,9 +30,9 @@ _lock = threading.Lock()
 def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     """Run `fn(*args, **kwargs)` on a node and return its Future.
 
-    The keywords cpus, mem, gpus, time, name, priority, queue, nodelist, python, env and
-    limit are those of `Executor`; all others go to `fn`. Raises TypeError when `fn` could
-    take one of them itself.
+    The keywords cpus, mem, gpus, time, name, priority, queue, nodelist, python, env, limit,
+    ship, ship_ignore and fetch are those of `Executor`; all others go to `fn`. Raises TypeError
+    when `fn` could take one of them itself.
     """
     global _default
     if not kwargs or OPTIONS.isdisjoint(kwargs):
@@ -57,7 +57,9 @@ def map(
     if unknown := options.keys() - OPTIONS:
         raise TypeError(f"map() got an unexpected keyword argument {min(unknown)!r}")
     client = clients.shared()
-    return map_calls(client, read_resources(client.config, **options), fn, iterables, deadline)
+    resources = read_resources(client.config, **options)
+    parcels = pack_files(resources)
+    return map_calls(client, resources, fn, iterables, deadline, parcels)
 
 
 def _split(fn: Callable[..., Any], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

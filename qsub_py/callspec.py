@@ -8,13 +8,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsub_py.config import Config, user_name
 from qsub_py.errors import SpecError
+from qsub_py.globs import check_glob
 from qsub_py.model import JobSpec, Segments
 from qsub_py.text import check_name
 from qsub_py.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from qsub_py.shipping import Parcel
 
 #: Calls are numbered as they come; how many there will be is not known.
 _ANY_NUMBER = Segments(((0, 2**31 - 1, 1),))
@@ -35,6 +39,11 @@ class Resources:
     python: str = ""
     env: tuple[tuple[str, str], ...] = ()
     limit: int = 0
+    ship: tuple[str, ...] = ()
+    ship_ignore: tuple[str, ...] = ()
+    fetch: tuple[str, ...] = ()
+    #: Most bytes to ship, to fetch of a task, to fetch of a job.
+    file_limits: tuple[int, int, int] = (0, 0, 0)
 
 
 def read_resources(
@@ -51,10 +60,14 @@ def read_resources(
     python: str = "",
     env: Mapping[str, str] | None = None,
     limit: int = 0,
+    ship: str | Sequence[str] = (),
+    ship_ignore: str | Sequence[str] = (),
+    fetch: str | Sequence[str] = (),
 ) -> Resources:
     """Return the options of a call, checked; defaults are the configuration's. SpecError.
 
     `mem`: "4G", or bytes as an int; `time`: "1h", "90s", "1:30:00", or seconds as a number.
+    `ship`: files and folders, `ship_ignore`: rules as in .gitignore, `fetch`: patterns.
     """
     mem = config.job.mem if mem is None else mem
     time = config.job.time if time is None else time
@@ -71,7 +84,26 @@ def read_resources(
         python=os.path.expanduser(python),
         env=tuple(sorted((str(key), str(value)) for key, value in (env or {}).items())),
         limit=_whole(limit, "limit"),
-    )
+        ship=_texts(ship),
+        ship_ignore=_texts(ship_ignore),
+        fetch=tuple(check_glob(pattern) for pattern in _texts(fetch)),
+        file_limits=(parse_size(config.job.ship_limit), parse_size(config.job.fetch_limit),
+                     parse_size(config.job.fetch_total)),
+    )  # fmt: skip
+
+
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(os.fspath(text) for text in value)
+
+
+def pack_files(resources: Resources) -> tuple[Parcel, ...]:
+    """Return what is shipped, as it is now; raises SpecError."""
+    if not resources.ship:
+        return ()
+    from qsub_py.shipping import make_parcels
+
+    return make_parcels(resources.ship, base=_cwd(), ignore=resources.ship_ignore,
+                        limit=resources.file_limits[0])  # fmt: skip
 
 
 def _read(parse: Callable[[str], Any], text: str, name: str) -> Any:
@@ -95,7 +127,9 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def call_spec(resources: Resources, function: bytes, shown: str) -> JobSpec:
+def call_spec(
+    resources: Resources, function: bytes, shown: str, parcels: Sequence[Parcel] = ()
+) -> JobSpec:  # fmt: skip
     """Return the spec of an open job of calls of a packed function, shown as "module:name"."""
     return JobSpec(
         kind="call",
@@ -118,6 +152,11 @@ def call_spec(resources: Resources, function: bytes, shown: str) -> JobSpec:
         time_s=resources.time_s,
         queue=resources.queue,
         nodelist=resources.nodelist,
+        ship=tuple(parcel.ship for parcel in parcels),
+        fetch=resources.fetch,
+        fetch_bytes=resources.file_limits[1] if resources.fetch else 0,
+        fetch_job_bytes=resources.file_limits[2] if resources.fetch else 0,
+        is_cwd_optional=True,
     )
 
 

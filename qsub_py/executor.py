@@ -11,10 +11,10 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qsub_py import client as clients
-from qsub_py.callspec import Resources, call_spec, read_resources, shown_name
+from qsub_py.callspec import Resources, call_spec, pack_files, read_resources, shown_name
 from qsub_py.client import Client
 from qsub_py.collecting import Collector
 from qsub_py.errors import PayloadError
@@ -22,6 +22,9 @@ from qsub_py.futures import Future
 from qsub_py.payload import Call, dumps_call, pack_function
 from qsub_py.results import Values
 from qsub_py.sending import OpenJob, Sender
+
+if TYPE_CHECKING:
+    from qsub_py.shipping import Parcel
 
 T = TypeVar("T")
 
@@ -44,7 +47,10 @@ class Executor(concurrent.futures.Executor):
     All keywords of `submit` and `map` go to the function; what a call needs is said here:
     `cpus`, `mem` ("4G" or bytes), `gpus`, `time` ("1h" or seconds), and `name`, `priority`,
     `queue`, `nodelist`, `python` (an interpreter), `env` (variables to add), `limit` (at
-    most so many calls of a function at once). A function travels once, with what it
+    most so many calls of a function at once), `ship` (files and folders that each call finds
+    in its private directory, as they are when the first call is submitted), `ship_ignore`
+    (what of them is left out, as in .gitignore), `fetch` (patterns of the files that come
+    back: see `Job.fetch`). A function travels once, with what it
     refers to, and again when that has changed after a second or more. Raises SpecError,
     ConfigError, StoreUnavailable.
     """
@@ -63,6 +69,9 @@ class Executor(concurrent.futures.Executor):
         python: str = "",
         env: Mapping[str, str] | None = None,
         limit: int = 0,
+        ship: str | Sequence[str] = (),
+        ship_ignore: str | Sequence[str] = (),
+        fetch: str | Sequence[str] = (),
         client: Client | None = None,
     ) -> None:
         self._own_client = client
@@ -70,7 +79,9 @@ class Executor(concurrent.futures.Executor):
         self._resources = read_resources(
             self._client.config, cpus=cpus, mem=mem, gpus=gpus, time=time, name=name,
             priority=priority, queue=queue, nodelist=nodelist, python=python, env=env, limit=limit,
+            ship=ship, ship_ignore=ship_ignore, fetch=fetch,
         )  # fmt: skip
+        self._parcels: tuple[Parcel, ...] | None = None if self._resources.ship else ()
         self._start()
 
     def _start(self) -> None:
@@ -136,7 +147,9 @@ class Executor(concurrent.futures.Executor):
             self._revive_after_fork()
         if self._is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        return map_calls(self._client, self._resources, fn, iterables, deadline)
+        with self._lock:
+            parcels = self._files()
+        return map_calls(self._client, self._resources, fn, iterables, deadline, parcels)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait` return when all have ended.
@@ -196,9 +209,21 @@ class Executor(concurrent.futures.Executor):
             self._shared = self._new_job(packed, ":calls", takes_function=True)
         return self._shared
 
+    def _files(self) -> tuple[Parcel, ...]:
+        """Return what is shipped, sent before the first call: here it can still be refused."""
+        if self._parcels is None:
+            from qsub_py.shipping import upload
+
+            parcels = pack_files(self._resources)
+            upload(self._client, parcels)
+            self._parcels = parcels
+        return self._parcels
+
     def _new_job(self, packed: bytes, shown: str, *, takes_function: bool = False) -> OpenJob:
+        parcels = self._files()
+        spec = call_spec(self._resources, packed, shown, parcels)
         return OpenJob(
-            self._client, call_spec(self._resources, packed, shown), packed,
+            self._client, spec, packed, parcels=parcels,
             priority=self._resources.priority, limit=self._resources.limit,
             lock=self._sender.lock, takes_function=takes_function,
         )  # fmt: skip
@@ -210,14 +235,16 @@ def map_calls(
     fn: Callable[..., Any],
     iterables: Sequence[Iterable[Any]],
     deadline: float | None,
+    parcels: Sequence[Parcel] = (),
 ) -> Values:
     """Submit one call for each item as one job and return its values."""
     packed = pack_function(fn)
-    spec = call_spec(resources, packed, shown_name(fn))
+    spec = call_spec(resources, packed, shown_name(fn), parcels)
     calls: Iterator[Call] = ((args, {}) for args in zip(*iterables, strict=False))
     job = client.submit(
-        spec, function=packed, calls=calls, priority=resources.priority, limit=resources.limit
-    )
+        spec, function=packed, calls=calls, priority=resources.priority, limit=resources.limit,
+        parcels=parcels,
+    )  # fmt: skip
     client.warn_if_stuck(job)
     info = client.ask(lambda store: store.job(job))
     return Values(client, info, deadline)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FuturesTimeoutError
+from pathlib import Path
 from typing import Any
 
 from qsub_py import client as clients
@@ -11,6 +13,7 @@ from qsub_py.client import Client
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.failures import load_failure, load_value
+from qsub_py.globs import check_glob
 from qsub_py.model import JobInfo, Outcome, State
 from qsub_py.results import OrderedRows, fetcher, row_outcome
 from qsub_py.store import CancelReply
@@ -100,6 +103,30 @@ class Job:
         """Return the end of what a task printed, as the server has it."""
         tail = self._client.ask(lambda store: store.tail(self.id, position))
         return tail.decode(errors="replace")
+
+    def files(self) -> list[tuple[int, str, int]]:
+        """Return (position, path, bytes) of the files that tasks which have ended brought back."""
+        from qsub_py.gathering import ended_sources, files_of
+
+        sources = ended_sources(self._client, self.info(), range(len(self)))
+        return [(s.position, path, size) for s in sources for path, size, _ in files_of(s)]
+
+    def fetch(self, folder: str | os.PathLike[str] = ".", *globs: str, force: bool = False,
+              ) -> list[Path]:  # fmt: skip
+        """Write the files that ended tasks brought back below `folder`; return their paths.
+
+        Those of an array's task go to a folder with its index. `globs`: only what matches.
+        A file that is here and differs is a FetchError, unless `force`; it is raised when all
+        others are written, and so is what else went wrong with a task's files.
+        """
+        from qsub_py.fetching import FetchError
+        from qsub_py.gathering import fetch_all
+
+        wanted = [check_glob(pattern) for pattern in globs]
+        paths, errors = fetch_all(self._client, self.info(), os.fspath(folder), wanted, force)
+        if errors:
+            raise FetchError("; ".join(errors))
+        return [Path(path) for path in paths]
 
     def to_frame(self) -> Any:
         """Return the tasks that have ended as a pandas DataFrame, with their values.

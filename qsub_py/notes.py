@@ -33,6 +33,8 @@ class Note:
     is_kept: bool = False
     #: "" unless there is something to explain ("... more than job.fetch_limit (100M)").
     why: str = ""
+    #: Of files that a node was asked for now: the name of the question.
+    asked: str = ""
 
     @property
     def is_inline(self) -> bool:

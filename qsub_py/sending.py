@@ -22,6 +22,7 @@ from qsub_py.model import JobSpec, State
 from qsub_py.payload import join_calls
 
 if TYPE_CHECKING:
+    from qsub_py.shipping import Parcel
     from qsub_py.store import Store
 
 Call = tuple[bytes, Future[Any]]
@@ -49,10 +50,13 @@ class OpenJob:
         limit: int,
         lock: threading.Condition,
         takes_function: bool = False,
+        parcels: Sequence[Parcel] = (),
     ) -> None:
         self.client = client
         self.spec, self.function = spec, function
         self.priority, self.limit = priority, limit
+        #: The files that it ships.
+        self.parcels = parcels
         #: Its calls bring the function along as their first argument.
         self.takes_function = takes_function
         #: 0 until the first call is sent.
@@ -71,14 +75,14 @@ class OpenJob:
             self.spec, 0, function=self.function, priority=self.priority, limit=self.limit,
             is_open=True,
         )  # fmt: skip
-        self.id, _ = self.client.ask(lambda store: store.submit(sub), patience_s=_PATIENCE_S)
+        self.id, _ = self.client.open_job(sub, self.parcels, patience_s=_PATIENCE_S)
         self.uid = sub.uid
 
     def renewed(self) -> OpenJob:
         """Return a new job of the same kind, which takes this one's place."""
         self.successor = OpenJob(
             self.client, self.spec, self.function, priority=self.priority, limit=self.limit,
-            lock=self._lock, takes_function=self.takes_function,
+            lock=self._lock, takes_function=self.takes_function, parcels=self.parcels,
         )  # fmt: skip
         return self.successor
 

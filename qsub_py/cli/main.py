@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "qwait": (("wait",), "Wait until jobs have ended."),
     "qlog": (("log", "logs"), "Show what a job printed."),
     "qresult": (("result", "results"), "Show the results of calls."),
+    "qfetch": (("fetch", "files"), "Collect the files that a job brings back."),
     "qnode": (("node",), "Start, stop and look at nodes and the server."),
     "completion": ((), "Print the line that sets up completion for a shell."),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from qsub_py.cli import common
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def submit(draft: Draft, *, does_wait: bool, does_follow: bool) -> int:
     """Submit a job, print its id, and wait for it where asked; return the exit code."""
-    client = common.connect()
+    client, began_at = common.connect(), time.time()
     job = _send(client, draft)
     print(job, file=sys.stderr if does_follow else sys.stdout, flush=True)
     for note in draft.notes:
@@ -27,12 +28,37 @@ def submit(draft: Draft, *, does_wait: bool, does_follow: bool) -> int:
     if does_follow:
         from qsub_py.cli.waiting import follow
 
-        return follow(client, job)
+        return _bring_home(client, job, draft, began_at, follow(client, job))
     if does_wait:
         from qsub_py.cli.waiting import wait
 
-        return wait(client, [job], command="qsub")
+        code = wait(client, [job], command="qsub")
+        return _bring_home(client, job, draft, began_at, code)
     return 0
+
+
+def _bring_home(client: Client, job: int, draft: Draft, began_at: float, code: int) -> int:
+    """Write what the job brought back to where it would be had it run here; the exit code.
+
+    What has changed here since qsub was begun stays, as do the files of another task.
+    """
+    spec = draft.spec
+    if not spec.fetch or code == common.EXIT_INTERRUPTED:
+        return code
+    from qsub_py.gathering import ended_sources, gather
+
+    info = client.ask(lambda store: store.job(job))
+    failed = False
+    for done in gather(
+        ended_sources(client, info, range(info.total)), lambda position: spec.cwd,
+        allowed=spec.fetch, may_replace=lambda status: status.st_mtime < began_at,
+    ):  # fmt: skip
+        if done.error:
+            failed = True
+            common.complain(
+                f"qsub: files of job {job}: {done.error}; `qfetch {job} -o DIR` gets them"
+            )
+    return code or int(failed)
 
 
 def _send(client: Client, draft: Draft) -> int:

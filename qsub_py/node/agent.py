@@ -73,7 +73,7 @@ class Agent:
         self._revive, self._retention_s = revive, retention_s
         self._jobs = Jobs(store, ring, settings, node_dir)
         self._maker = ReportMaker(store, ring, settings.name)
-        self._logs = LiveLogs(store, node_dir, settings.name)
+        self._logs = LiveLogs(store, node_dir, settings.name, ring)
         self._gpus = GpuWatch(settings, lambda: keeper_pid_of(node_dir))
         self._is_joined = self._was_joined = False
         self._wants_claim = self._wants_renewal = False
@@ -376,6 +376,9 @@ class Agent:
         stream = str(text.get("stream", "out"))
         self._logs.follow(str(text["log"]), text["uid"], int(text["position"]), stream, job)
 
+    def _files(self, text: dict[str, Any]) -> None:
+        self._logs.give_files(text, self._jobs.known(text["uid"]), self._chosen(text))
+
     def _stop(self, text: dict[str, Any]) -> None:
         self._leaving = True
         if text["now"]:
@@ -390,5 +393,6 @@ _ORDERS: dict[str, Callable[[Agent, dict[str, Any]], None]] = {
     "cancel": Agent._cancel,
     "signal": Agent._signal,
     "tail": Agent._tail,
+    "files": Agent._files,
     "stop": Agent._stop,
 }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from qsub_py.globs import check_glob
 from qsub_py.node.jobs import Job, output_files
+from qsub_py.node.serving import FileServer
+from qsub_py.signing import Keyring
 from qsub_py.store_node import NodeStore
 
 _TURN_S = 0.2
@@ -28,7 +32,10 @@ class _Follower:
 class LiveLogs:
     """The followed outputs of a node."""
 
-    def __init__(self, store: NodeStore, node_dir: Path, node_name: str) -> None:
+    def __init__(
+        self, store: NodeStore, node_dir: Path, node_name: str, ring: Keyring
+    ) -> None:  # fmt: skip
+        self._files = FileServer(store, ring, node_dir, node_name)
         self._store, self._dir, self._name = store, node_dir, node_name
         self._followers: dict[str, _Follower] = {}
         self._next = 0.0
@@ -42,11 +49,29 @@ class LiveLogs:
 
     def pause_s(self) -> float:
         """Return how long the loop may sleep for our sake."""
-        return max(0.0, self._next - time.monotonic()) if self._followers else 3600.0
+        pause = max(0.0, self._next - time.monotonic()) if self._followers else 3600.0
+        return min(pause, self._files.pause_s())
+
+    def give_files(
+        self, text: dict[str, Any], job: Job | None, slots: Sequence[tuple[int, list[int]]]
+    ) -> None:
+        """Obey an order to send files of a task that runs in one of `slots`, or has ended."""
+        name, position = str(text["log"]), int(text["position"])
+        root = since = ""
+        patterns = [check_glob(str(pattern)) for pattern in text["patterns"]]
+        if job is not None and slots:
+            scratch = f"{self._dir}/scratch/{slots[0][0]}"
+            is_private = "private" in job.common
+            root, since = (scratch, f"{scratch}.since") if is_private else (job.spec.cwd, "")
+        self._files.ask(
+            name, text["uid"], position, int(text["attempt"]), root=root, since=since,
+            patterns=patterns,
+        )  # fmt: skip
 
     def turn(self, is_open: Callable[[str, int], bool]) -> None:
         """Send what is new; drop followers whose task ended or whom nobody listens to."""
-        if self.pause_s() > 0:
+        self._files.turn()
+        if not self._followers or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _TURN_S
         for name, follower in list(self._followers.items()):
