@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qsub_py.config import Config
 from qsub_py.errors import NodeError
-from qsub_py.node import local
+from qsub_py.node import install, local
 
 _END_S = 10.0
 
@@ -29,6 +29,7 @@ def restart(config: Config, names: Sequence[str]) -> list[str]:
     chosen = [(settings, where) for settings, where in here if not names or settings.name in names]
     for _, node_dir in chosen:
         local.launch(node_dir)
+    install.refresh(config)
     return [settings.name for settings, _ in chosen]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from qsub_py.activation import find_environment
 from qsub_py.config import Config, redact
 from qsub_py.errors import ConfigError, NodeError, SpecError
-from qsub_py.node import edition, hardware, interpreters
+from qsub_py.node import edition, hardware, install, interpreters
 from qsub_py.node import gpus as devices
 from qsub_py.node.settings import NodeSettings
 from qsub_py.text import check_name
@@ -84,6 +84,7 @@ def start(
         return _adjust(config, node_dir, given)
     _found(config, node_dir, name, given).save(node_dir)
     launch(node_dir)
+    install.refresh(config)
     return _started(node_dir, was_running=False)
 
 
@@ -122,6 +123,7 @@ def _adjust(config: Config, node_dir: Path, given: dict[str, Any]) -> NodeStarte
     except AgentEnded:
         old.save(node_dir)  # its former agent is at work, or will be in a moment
         raise
+    install.refresh(config)
     return _started(node_dir, was_running=True, changed=changed)
 
 
