@@ -260,7 +260,7 @@ class Login:
             return f"give the key to an agent first: ssh-add {locked[0]}"
         if self._left:
             return "name the right key: IdentityFile and IdentitiesOnly yes in ~/.ssh/config"
-        if not self._tried and not self._identities.all():
+        if not self._tried:
             return f"make a key (ssh-keygen) and bring it there: ssh-copy-id {self._route.alias}"
         return f"bring a key there: ssh-copy-id {self._route.alias}; is the user name right?"
 

@@ -43,7 +43,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire)
-        self.wire = wire
+        self.wire, self.name = wire, "ssh-transport"
         #: What the server said when it hung up.
         self.goodbye = ""
         self._questions: deque[_Question] = deque()
@@ -67,11 +67,21 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
             super().run()
         finally:
             self.packetizer.complete_handshake()
-            with self._asking:
-                left = [*self._questions]
-                self._questions.clear()
-            for question in left:
-                question.answered.set()
+            self._end()
+
+    def _end(self) -> None:
+        """Tell whoever waits, also when paramiko's own thread has failed unforeseen."""
+        self.active = False
+        self.wire.close()
+        for channel in list(self._channels.values()):
+            channel._unlink()
+        if self.completion_event is not None:
+            self.completion_event.set()
+        with self._asking:
+            left = [*self._questions]
+            self._questions.clear()
+        for question in left:
+            question.answered.set()
 
     def stop_thread(self) -> None:
         """End the session's thread, without waiting for ever."""
