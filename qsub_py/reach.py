@@ -7,6 +7,7 @@ there are such hosts and it is gone.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from qsub_py import server
 from qsub_py.config import Config, claim_serving
@@ -30,21 +31,43 @@ def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
         if config.url:
             return upstream.with_ca(config.url, config.ca), ""
         if found := upstream.read(config):
+            if found.way == "ssh":
+                _keep_tunnels(config)
             return found.link_url(), found.password
     embedded = serve(config, wait_s=wait_s)
     _keep_tunnels(config)
     return embedded.url, embedded.password
 
 
-def _keep_tunnels(config: Config) -> None:
-    """Start the supervisor of the tunnels again, if there are hosts for it and it is gone."""
-    directory = config.tunnel_path()
-    if not (directory / "hosts.json").exists() or is_locked(directory / "tunnel.lock"):
-        return
-    from qsub_py import tunnel
+def open_port(config: Config, *, wait_s: float = 60.0) -> server.Endpoint:
+    """Return this host's embedded server with a port of 127.0.0.1, for hosts that come by SSH.
 
-    with contextlib.suppress(NodeError):  # the hosts' nodes wait; this command need not
-        tunnel.start(config)
+    One that runs without is restarted; the port stays its own. Raises as `endpoint` does.
+    """
+    port = config.server.port if config.server.port != "0" else "auto"
+    config = replace(config, server=replace(config.server, port=port))
+    found = serve(config, wait_s=wait_s)
+    if not found.port:
+        server.stop(config.server_path())
+        found = serve(config, wait_s=wait_s)
+    return found
+
+
+def _keep_tunnels(config: Config) -> None:
+    """Start what keeps the tunnels again, if there is something to keep and it is gone."""
+    directory = config.tunnel_path()
+    if not directory.exists():
+        return
+    # The hosts' nodes wait for it; this command need not.
+    with contextlib.suppress(NodeError):
+        if (directory / "hosts.json").exists() and not is_locked(directory / "tunnel.lock"):
+            from qsub_py import tunnel
+
+            tunnel.start(config)
+        if (directory / "node.json").exists() and not is_locked(directory / "node.lock"):
+            from qsub_py import tunnel_node
+
+            tunnel_node.start(config)
 
 
 def serve(config: Config, *, wait_s: float = 60.0) -> server.Endpoint:
@@ -56,5 +79,6 @@ def serve(config: Config, *, wait_s: float = 60.0) -> server.Endpoint:
         binary=config.server.binary,
         maxmemory_bytes=config.server.maxmemory_bytes,
         appendfsync=config.server.appendfsync,
+        port=config.server.port,
         wait_s=wait_s,
     )

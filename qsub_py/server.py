@@ -36,6 +36,8 @@ class Endpoint:
     pid: int
     dir: Path
     socket: Path
+    #: Where it listens on 127.0.0.1 too; 0: nowhere.
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,14 @@ def ensure(
     binary: str = "",
     maxmemory_bytes: int = 0,
     appendfsync: str = "no",
+    port: str = "0",
     wait_s: float = 60.0,
 ) -> Endpoint:
     """Return the server of `directory`, started if need be, when it answers.
 
     Costs one connection and one round trip when it runs. However many processes ask at once,
-    they get the same one. Waits up to `wait_s` for it to read its files. Raises ConfigError
+    they get the same one; one that runs keeps its `port` (see `server_start.loopback_port`) until
+    it is stopped. Waits up to `wait_s` for it to read its files. Raises ConfigError
     (directory, program), StoreBusy (still reading), StoreUnavailable (dead or silent).
     """
     there = running(directory)
@@ -82,7 +86,7 @@ def ensure(
     deadline = time.monotonic() + wait_s
     with locked(directory / "start.lock", deadline):
         if not _join(directory, socket, deadline):
-            _start(directory, socket, binary, maxmemory_bytes, appendfsync, deadline)
+            _start(directory, socket, binary, maxmemory_bytes, appendfsync, port, deadline)
     return _endpoint(directory, socket)
 
 
@@ -123,7 +127,8 @@ def _watch(directory: Path, pid: int, *, wait_s: float) -> None:
 
 
 def _endpoint(directory: Path, socket: Path) -> Endpoint:
-    return Endpoint(_url(socket), _password(directory), _pid(directory), directory, socket)
+    port = int(_record(directory).get("port", 0))
+    return Endpoint(_url(socket), _password(directory), _pid(directory), directory, socket, port)
 
 
 def _password(directory: Path) -> str:
@@ -137,10 +142,11 @@ def _url(socket: Path) -> str:
 
 
 def _record(directory: Path) -> dict[str, str]:
-    """Return what the starter wrote: socket, program, appendfsync; {} if it did not."""
+    """Return what the starter wrote: socket, program, appendfsync, port; {} if it did not."""
     try:
         raw = json.loads((directory / "server.json").read_bytes())
-        return {key: str(raw[key]) for key in ("socket", "program", "appendfsync")}
+        found = {key: str(raw[key]) for key in ("socket", "program", "appendfsync")}
+        return {**found, "port": str(int(raw.get("port", 0)))}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 
@@ -199,7 +205,13 @@ def _late(answer: Answer, directory: Path) -> StoreBusy | StoreUnavailable:
 
 
 def _start(
-    directory: Path, socket: Path, binary: str, maxmemory: int, appendfsync: str, deadline: float
+    directory: Path,
+    socket: Path,
+    binary: str,
+    maxmemory: int,
+    appendfsync: str,
+    port: str,
+    deadline: float,
 ) -> None:
     """Start a server and wait until it answers; the caller holds start.lock."""
     from qsub_py import server_start
@@ -208,10 +220,13 @@ def _start(
     record = {"socket": str(socket), "program": program, "appendfsync": appendfsync}
     log = directory / "server.log"
     try:
+        loopback = server_start.loopback_port(directory, port)
+        record["port"] = str(loopback)
         password = server_start.password_of(directory)
         conf = server_start.write_conf(
-            directory, socket, password, maxmemory_bytes=maxmemory, appendfsync=appendfsync
-        )
+            directory, socket, password,
+            maxmemory_bytes=maxmemory, appendfsync=appendfsync, port=loopback,
+        )  # fmt: skip
         for leftover in (directory / "server.pid", socket):
             leftover.unlink(missing_ok=True)
         server_start.write_private(directory / "server.json", json.dumps(record) + "\n")

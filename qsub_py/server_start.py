@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -26,7 +27,8 @@ MAX_SOCKET_BYTES = 103
 
 CONF = """\
 # Written anew at each start of the server.
-port 0
+port {port}
+bind 127.0.0.1
 unixsocket {socket}
 unixsocketperm 600
 requirepass {password}
@@ -96,13 +98,13 @@ def private_dir(directory: Path) -> Path:
     return directory
 
 
-def socket_path(directory: Path) -> Path:
+def socket_path(directory: Path, name: str = "redis.sock") -> Path:
     """Return where the server of `directory` listens; raises ConfigError.
 
     A path too long for a socket address becomes one below /tmp, in a directory whose name
     follows from the path. Not below XDG_RUNTIME_DIR: that is removed at log-out.
     """
-    path = directory / "redis.sock"
+    path = directory / name
     if len(os.fsencode(path)) <= MAX_SOCKET_BYTES:
         return path
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
@@ -116,7 +118,44 @@ def socket_path(directory: Path) -> Path:
             f"{short} is not a private directory of yours",
             hint=f"remove it, or set QSUB_STATE_DIR to a path shorter than {directory}",
         )
-    return short / "redis.sock"
+    return short / name
+
+
+def loopback_port(directory: Path, wanted: str) -> int:
+    """Return the port of 127.0.0.1 that the server is to have, 0 for none; raises OSError.
+
+    "auto" is one that was free when it was first asked for. It is written down and stays, also
+    when nothing ("0") is asked for later: other hosts have it in their files.
+    """
+    path = directory / "port"
+    if wanted not in ("0", "auto"):
+        return int(wanted)
+    try:
+        kept = int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        kept = 0
+    if not kept and wanted == "0":
+        return 0
+    if not kept or not _is_free(kept):
+        kept = _free_port()
+        write_private(path, f"{kept}\n")
+    return kept
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def password_of(directory: Path) -> str:
@@ -143,11 +182,18 @@ def write_private(path: Path, text: str) -> None:
 
 
 def write_conf(
-    directory: Path, socket: Path, password: str, *, maxmemory_bytes: int, appendfsync: str
+    directory: Path,
+    socket: Path,
+    password: str,
+    *,
+    maxmemory_bytes: int,
+    appendfsync: str,
+    port: int = 0,
 ) -> Path:
     """Write the server's configuration, which holds the password, and return its path."""
     path = directory / "server.conf"
     text = CONF.format(
+        port=port,
         socket=_conf_word(socket),
         password=password,
         dir=_conf_word(directory),

@@ -119,11 +119,20 @@ class Connection:
 
         Raises ForwardRefused, HostUnreachable and SshLost.
         """
-        channel = self.open_channel_to(host, port)
         ours, theirs = socket.socketpair()
-        pump = self._pumping()
-        pump.ring(Joint(pump, channel, theirs))
+        try:
+            self.join_tcp(theirs, host, port)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
         return ours
+
+    def join_tcp(self, sock: socket.socket, host: str, port: int) -> None:
+        """Join a socket here to a TCP connection made by the host; raises as `open_tcp`."""
+        channel = self.open_channel_to(host, port)
+        pump = self._pumping()
+        pump.ring(Joint(pump, channel, sock))
 
     def open_channel_to(self, host: str, port: int) -> Any:
         """Return paramiko's channel of a TCP connection made by the host, as `open_tcp`."""

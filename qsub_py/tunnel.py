@@ -10,14 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import qsub_py
@@ -26,19 +23,13 @@ from qsub_py.config_paths import private_dir
 from qsub_py.errors import NodeError
 from qsub_py.server_lock import is_locked
 from qsub_py.ssh import Route, Secrets
+from qsub_py.tunnel_daemon import spawn
 from qsub_py.tunnel_place import Entry, Place
 
 _START_S = 15.0
 _ANSWER_S = 10.0
 #: One that was started takes its lock within this time, or has failed.
 _RESTART_S = 3.0
-#: The supervisor gets no more of the environment: nothing takes it for a part of a job.
-_KEPT_VARIABLES = (
-    "HOME", "PATH", "LD_LIBRARY_PATH", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK",
-    "XDG_CONFIG_HOME", "XDG_STATE_HOME", "QSUB_SERVER_BINARY", "QSUB_SERVER_MAXMEMORY",
-    "QSUB_SERVER_APPENDFSYNC", "QSUB_SERVER_PORT",
-)  # fmt: skip
-_DETACH = '"$@" </dev/null >/dev/null 2>&1 &'
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +76,8 @@ def ensure(config: Config) -> int:
 def start(config: Config) -> None:
     """Start the supervisor in the background; it ends at once when there is one."""
     place = _place(config)
-    environ = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    home = Path(__file__).resolve().parents[1]
-    if home.name not in ("site-packages", "dist-packages"):
-        environ["PYTHONPATH"] = str(home)
-    python = sys.executable or shutil.which("python3") or "python3"
-    argv = [python, "-m", "qsub_py.tunnel_supervisor", str(config.state_path()), config.cluster]
-    try:
-        subprocess.run(
-            ["/bin/sh", "-c", _DETACH, "sh", *argv],
-            cwd=place.dir,
-            env=environ,
-            start_new_session=True,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise NodeError(f"cannot start the supervisor of the tunnels: {error}") from error
+    daemon = "qsub_py.tunnel_supervisor"
+    spawn(daemon, str(config.state_path()), config.cluster, directory=place.dir)
 
 
 def add(
@@ -122,6 +99,23 @@ def add(
         route=route.to_json(), command=shlex.join(remote_argv), message=dict(message or {})
     )
     _add(config, name, entry, secrets)
+
+
+def add_pull(
+    config: Config,
+    name: str,
+    route: Route,
+    secrets: Secrets,
+    remote_argv: Sequence[str],
+    message: Mapping[str, Any] | None = None,
+) -> None:
+    """Make the server of another host ours: a socket here leads to it, from now on.
+
+    `remote_argv` is run there at each connection, with `message` on its standard input, and
+    starts the server (see serving.py). This host's record follows it. Raises NodeError.
+    """
+    argv, told = shlex.join(remote_argv), dict(message or {})
+    _add(config, name, Entry(route.to_json(), "pull", argv, told), secrets)
 
 
 def _add(config: Config, name: str, entry: Entry, secrets: Secrets) -> None:

@@ -53,7 +53,7 @@ class Dialer:
     """The way to the embedded server of this host."""
 
     def __init__(self, config: Config) -> None:
-        self._config = replace(config, url="")
+        self.config = replace(config, url="")
         self._lock = threading.Lock()
         self._path = ""
         self._password = ""
@@ -88,7 +88,7 @@ class Dialer:
 
     def _serve(self) -> None:
         self._not_before = time.monotonic() + _PAUSE_S
-        found = reach.serve(self._config, wait_s=_WAIT_S)
+        found = reach.serve(self.config, wait_s=_WAIT_S)
         self._not_before = 0.0
         self._path, self._password = unquote(urlsplit(found.url).path), found.password
 

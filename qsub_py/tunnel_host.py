@@ -10,7 +10,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsub_py import ssh
@@ -26,6 +26,7 @@ from qsub_py.errors import (
 from qsub_py.text import safe
 from qsub_py.tunnel_dial import Dialer, Meter
 from qsub_py.tunnel_place import Entry
+from qsub_py.tunnel_pull import Pull
 
 _LEAST_S, _MOST_S = 0.2, 10.0
 #: What only a person can mend is not tried again sooner.
@@ -51,6 +52,7 @@ class HostTunnel(threading.Thread):
         self._has_news = threading.Event()
         self._is_over = self._was_up = False
         self._since = 0.0
+        self._pull: Pull | None = None
         self._connection: ssh.Connection | None = None
         self._lost = 0
         self.meter = Meter()
@@ -70,6 +72,8 @@ class HostTunnel(threading.Thread):
     def run(self) -> None:
         """Connect, serve, and again."""
         pause_s = 0.0
+        if self._entry.kind == "pull":
+            self._pull = Pull(self._dialer.config, self.host)
         while not self._is_over:
             began_at = time.monotonic()
             try:
@@ -80,13 +84,15 @@ class HostTunnel(threading.Thread):
             except Exception as caught:  # a bug of ours or of a library ends no tunnel
                 error = SshError(f"internal error: {type(caught).__name__}: {caught}")
             if self._is_over:
-                return
+                break
             self._tell_trouble(error)
             was_sound = time.monotonic() > began_at + _SOUND_S
             pause_s = _pause_s(error, 0.0 if was_sound else pause_s)
             if self._has_news.wait(pause_s * random.uniform(0.5, 1.0)):
                 pause_s = 0.0
             self._has_news.clear()
+        if self._pull:
+            self._pull.close()
 
     def _serve(self) -> None:
         """Hold one connection until it is lost; raises QsubError, OSError."""
@@ -96,12 +102,14 @@ class HostTunnel(threading.Thread):
         try:
             if self._is_over:
                 return
-            port = self._open(connection)
+            port = self._pull_open(connection) if self._pull else self._open(connection)
             self._say("up", port=port)
             while not self._is_over and not connection.wait_dead(5.0):
                 pass
         finally:
             self._connection = None
+            if self._pull:
+                self._pull.let_go()
             connection.close()
         self._lost += 1
 
@@ -109,18 +117,32 @@ class HostTunnel(threading.Thread):
         """Open the port on the host and say there where it is; return it."""
         port = connection.forward_back(lambda: self._dialer.dial(self.meter))
         message = {"way": "tunnel", "server": host_name(), **self._entry.message}
-        message |= {"port": port, "password": self._dialer.password()}
-        done = connection.run(
-            self._entry.command, json.dumps(message).encode() + b"\n", timeout_s=_TELL_S
-        )
+        self._tell(connection, message | {"port": port, "password": self._dialer.password()})
+        return port
+
+    def _pull_open(self, connection: ssh.Connection) -> int:
+        """Have the server started there, and lead our socket to it; return its port."""
+        assert self._pull
+        answer = self._tell(connection, self._entry.message)
+        try:
+            # When the server there is gone, a new connection starts it again.
+            return self._pull.lead_to(connection, answer, connection.close)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SshError(f"{self.host}: its answer makes no sense: {error}") from None
+
+    def _tell(self, connection: ssh.Connection, message: Mapping[str, Any]) -> str:
+        """Run the entry's command there with a message; return what it answers."""
+        text = json.dumps(dict(message)) + "\n"
+        done = connection.run(self._entry.command, text.encode(), timeout_s=_TELL_S)
         if done.code:
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
             raise SshError(
-                f"{self.host}: it did not take the port: "
+                f"{self.host}: it did not join: "
                 + safe(said[-1] if said else f"exit code {done.code}"),
                 hint=f"run `qnode start {self.host}` again",
             )
-        return port
+        lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def _tell_trouble(self, error: Exception | None) -> None:
         if isinstance(error, ForwardRefused):

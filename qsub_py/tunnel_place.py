@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,15 +27,13 @@ class Entry:
     #: The `Route` as JSON; read by the worker alone.
     route: str
     #: "back": a port of the host leads to the server here. "pull": a socket here leads to the
-    #: server's `port` there.
+    #: server there.
     kind: str = "back"
-    #: The command that rewrites the host's record, one safe line for its login shell.
+    #: What is run there at each connection, one safe line for its login shell: it rewrites the
+    #: host's record, or starts the host's server.
     command: str = ""
     #: What that command gets on its standard input, beside the port and the password.
     message: Mapping[str, Any] = field(default_factory=dict)
-    #: For "pull": the loopback port there, and the socket here.
-    port: int = 0
-    socket: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -44,6 +43,19 @@ class Entry:
     def from_dict(cls, raw: Mapping[str, Any]) -> Entry:
         """Read what `to_dict` gave; what a newer version added is left out."""
         return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
+
+
+def take_lock(path: Path) -> int | None:
+    """Take a lock for as long as we live; return its descriptor, None when another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(20):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            time.sleep(0.005)  # whoever glimpses at it holds it for a moment
+    os.close(fd)
+    return None
 
 
 class Place:
@@ -74,16 +86,6 @@ class Place:
         draft.touch(mode=0o600)
         draft.write_text(text + "\n", "utf-8")
         draft.replace(self.hosts)
-
-    def take_lock(self) -> int | None:
-        """Take the supervisor's lock and return its descriptor; None when another has it."""
-        fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        return fd
 
     def is_ours(self, lock: int) -> bool:
         """Whether the lock file that we hold is still the one of this directory."""

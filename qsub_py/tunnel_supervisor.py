@@ -21,11 +21,11 @@ from typing import Any
 
 import qsub_py
 from qsub_py.tunnel_child import Child
-from qsub_py.tunnel_place import Entry, Place
+from qsub_py.tunnel_daemon import detach, limit_log
+from qsub_py.tunnel_place import Entry, Place, take_lock
 
 Message = dict[str, Any]
 
-_LOG_BYTES = 1024 * 1024
 #: Without a host it waits so long for one, and ends.
 _IDLE_S = 20.0
 _TICK_S = 5.0
@@ -102,7 +102,7 @@ class Supervisor:
             if now > since + _TALK_S:
                 self._drop(client)
         self._child.check()
-        _limit_log(self._place.log)
+        limit_log(self._place.log)
         if self._entries:
             self._idle_since = now
         elif now > self._idle_since + _IDLE_S:
@@ -222,35 +222,12 @@ class Supervisor:
         return {"state": "down", "error": "the process of the tunnels is being restarted"}
 
 
-def _limit_log(path: Path) -> None:
-    """Keep the log's last two parts; the file stays the same for those who append to it."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_size > _LOG_BYTES:
-            path.with_suffix(".log.1").write_bytes(path.read_bytes())
-            os.truncate(path, 0)
-
-
-def _detach(log_path: Path) -> None:
-    """Leave the terminal and every descriptor but the log."""
-    with contextlib.suppress(OSError):  # it is the leader of a session already
-        os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    os.umask(0o077)
-    null = os.open(os.devnull, os.O_RDWR)
-    out = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for source, target in ((null, 0), (out, 1), (out, 2)):
-        os.dup2(source, target)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.chdir("/")
-
-
 def main(state_dir: str, cluster: str) -> None:
     """Run the supervisor of a cluster; ends at once when there is one."""
     place = Place(Path(state_dir).absolute() / "tunnel" / cluster)
     place.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _detach(place.log)
-    lock = place.take_lock()
+    detach(place.log)
+    lock = take_lock(place.lock)
     if lock is None:
         return
     log(f"supervisor {os.getpid()} of cluster {cluster}, version {qsub_py.__version__}")

@@ -29,11 +29,11 @@ class Host:
         keys.mkdir(parents=True)
         shutil.copy(key_path("default"), keys)
 
-    def argv(self) -> list[str]:
-        """Return the command that rewrites its record, for whoever logs in there."""
+    def argv(self, module: str = "qsub_py.upstream") -> list[str]:
+        """Return the command that rewrites its record (or another), for whoever logs in there."""
         words = ["/usr/bin/env", f"HOME={self.home}", f"QSUB_STATE_DIR={self.state}"]
         package = Path(qsub_py.__file__).parents[1]
-        return [*words, f"PYTHONPATH={package}", sys.executable, "-m", "qsub_py.upstream"]
+        return [*words, f"PYTHONPATH={package}", sys.executable, "-m", module]
 
     def run(self, command: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one of our commands there."""
@@ -48,10 +48,12 @@ class Host:
             message["password"] = password
         return self.tell(message)
 
-    def tell(self, message: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        """Give `python -m qsub_py.upstream` a message."""
+    def tell(
+        self, message: dict[str, Any], module: str = "qsub_py.upstream"
+    ) -> subprocess.CompletedProcess[str]:
+        """Give `python -m qsub_py.upstream` (or another) a message."""
         return subprocess.run(
-            [sys.executable, "-m", "qsub_py.upstream"],
+            [sys.executable, "-m", module],
             input=json.dumps(message), env=self.environ, capture_output=True, text=True,
         )  # fmt: skip
 

@@ -177,7 +177,7 @@ def test_a_host_that_does_not_take_the_port(
 ) -> None:
     tunnel.add(tunnels.config, "h1", sshd.route(), Secrets(), ["sh", "-c", "echo oh no >&2; false"])
     found = tunnel.await_up(tunnels.config, ["h1"])["h1"]
-    assert found.state == "down" and "did not take the port: oh no" in found.error
+    assert found.state == "down" and "did not join: oh no" in found.error
 
 
 def test_remove(tunnels: Env, host: Host, sshd: Sshd, password: str) -> None:

@@ -27,7 +27,7 @@ PURE = {
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
 #: Layer 2 that both the client's and the node's side use.
-SHARED = {"reach", "upstream", "activation"}
+SHARED = {"reach", "upstream", "activation", "tunnel_node"}
 #: Who alone may import what from outside.
 OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli"}
 #: What a pure module has no use for.
@@ -152,6 +152,9 @@ STANDARD_ONLY: dict[str, set[str]] = {
     "node.keeper": {"cloudpickle"},
     "node.runner": {"cloudpickle"},
     "server_sync": set(),
+    "tunnel_supervisor": set(),
+    #: Before Python 3.11 a configuration file is read by tomli, which comes in the bundle.
+    "tunnel_node": {"tomli"},
     "node.prelude": set(),
 }
 
