@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import qsub_py
+from qsub_py import upstream
 from qsub_py.config import Config
 from qsub_py.config_paths import private_dir
 from qsub_py.errors import NodeError
@@ -130,14 +131,19 @@ def _add(config: Config, name: str, entry: Entry, secrets: Secrets) -> None:
 
 
 def remove(config: Config, name: str) -> None:
-    """End the tunnel of a host; with the last one the supervisor ends. Raises NodeError."""
+    """End the tunnel of a host; with the last one the supervisor ends. Raises NodeError.
+
+    When it led to the server, this host is on its own again.
+    """
     place = _place(config)
+    entries = place.read()
+    entry = entries.pop(name, None)
     if is_locked(place.lock):
         _must(place, {"op": "remove", "name": name})
-        return
-    entries = place.read()
-    if entries.pop(name, None):
+    elif entry:
         place.write(entries)
+    if entry and entry.kind == "pull":
+        upstream.remove(config)
 
 
 def stop(config: Config) -> None:

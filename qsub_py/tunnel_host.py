@@ -35,7 +35,7 @@ _SLOW_S = 60.0
 _SOUND_S = 20.0
 _TELL_S = 60.0
 #: So many hosts are connected to at the same time; a key exchange costs tens of milliseconds.
-_GATE = threading.BoundedSemaphore(16)
+_GATE = threading.BoundedSemaphore(32)
 
 Report = Callable[["HostTunnel", dict[str, Any]], None]
 

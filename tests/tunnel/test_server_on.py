@@ -97,6 +97,7 @@ def test_remove_leaves_no_socket(served: Env) -> None:
     assert socket.exists()
     tunnel.remove(served.config, "h1")
     wait_until(lambda: not socket.exists(), what="the socket is gone")
+    assert upstream.read(served.config) is None
 
 
 # -- nodes -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +170,31 @@ def test_a_login_that_fails(tunnels: Env, host: Host, sshd: Sshd, password: str)
     assert found.state == "down" and "run `qnode ensure`" in found.error
     (sshd.dir / "away").rename(sshd.dir / "authorized_keys")
     tunnel.ensure(tunnels.config)
+    assert tunnel.await_up(tunnels.config, ["h1"])["h1"].state == "up"
+
+
+def test_a_passphrase_is_kept_in_memory(
+    tunnels: Env, host: Host, sshd: Sshd, password: str
+) -> None:
+    key, word = sshd.dir / "user_key", "open sesame"
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", word, "-f", key], check=True)
+    secrets = Secrets()
+    secrets.keep_passphrase(str(key), word)
+    tunnel.add(tunnels.config, "h1", sshd.route(), secrets, host.argv())
+    assert tunnel.await_up(tunnels.config, ["h1"])["h1"].state == "up"
+    former = host.record()["url"]
+    kill("worker", tunnels)
+    wait_until(is_back(tunnels, host, former), what="the tunnel is back")
+    for part in ("supervisor", "worker"):
+        process = Path(f"/proc/{pid_of(part, tunnels)}")
+        assert word.encode() not in (process / "cmdline").read_bytes()
+        assert word.encode() not in (process / "environ").read_bytes()
+    written = [path for path in tunnels.config.state_path().rglob("*") if path.is_file()]
+    assert not [path for path in written if word.encode() in path.read_bytes()]
+    kill("supervisor", tunnels)
+    tunnels.run("qstat")
+    wait_until(lambda: "run `qnode ensure`" in status(tunnels).error, what="the trouble is told")
+    tunnel.add(tunnels.config, "h1", sshd.route(), secrets, host.argv())
     assert tunnel.await_up(tunnels.config, ["h1"])["h1"].state == "up"
 
 
