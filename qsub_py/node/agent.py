@@ -87,7 +87,8 @@ class Agent:
         self._waiter = Waiter(waiting, store.keys.inbox(settings.uid), self._selector)
         self._staging = Staging(store, node_dir)
         self._bringer = Bringer(store, ring, self._jobs, settings.name)
-        self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector, self._staging)
+        self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector, self._staging,
+                          self._logs.calls)  # fmt: skip
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -192,8 +193,10 @@ class Agent:
     def _join(self) -> None:
         """Say hello, compare what we hold with what the store thinks, send all reports again."""
         self._follow(*self._revive())
-        self._say_hello()
+        sent_at = self._say_hello()
         self._reconcile()
+        # Last: what is paused goes on with it, and must not when it runs elsewhere by now.
+        self._fence(sent_at)
         self._waiter.arm()
         self._acked = []
         self._is_joined, self._retry_s, self._wants_claim = True, 0.0, True
@@ -208,7 +211,7 @@ class Agent:
         if self._store.link.retarget(url, password):
             log.info("the server is at %s now", self._store.url)
 
-    def _say_hello(self) -> None:
+    def _say_hello(self) -> float:
         settings, sent_at = self._settings, boottime()
         try:
             welcome = self._store.hello(
@@ -226,8 +229,8 @@ class Agent:
             self._epoch = welcome.epoch
         self._maker.offset_s = welcome.now_at - boottime()
         self._lease_s = welcome.lease_s
-        self._fence(sent_at)
         log.info("joined as %s, epoch %d", settings.name, welcome.epoch)
+        return sent_at
 
     def _reconcile(self) -> None:
         hand, slots = self._hand, self._hand.holding.slots
