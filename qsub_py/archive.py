@@ -45,6 +45,10 @@ class Entry(NamedTuple):
     target: str = ""
 
 
+def _shown(path: str) -> str:
+    return quoted(path, width=200)
+
+
 def order(path: str) -> list[bytes]:
     """Return what paths are sorted by: a folder stands before all that is in it."""
     return [os.fsencode(part) for part in path.split("/")] if path else []
@@ -112,10 +116,10 @@ def check(entries: Sequence[Entry]) -> None:
         _check_entry(entry)
         key = order(entry.path)
         if last is not None and key <= last:
-            raise ArchiveError(f"{quoted(entry.path)} is in the archive twice or out of order")
+            raise ArchiveError(f"{_shown(entry.path)} is in the archive twice or out of order")
         last = key
         if entry.path and entry.path.rpartition("/")[0] not in folders:
-            raise ArchiveError(f"{quoted(entry.path)} is in no folder of the archive")
+            raise ArchiveError(f"{_shown(entry.path)} is in no folder of the archive")
         if entry.kind == FOLDER:
             folders.add(entry.path)
         elif entry.kind == LINK:
@@ -126,15 +130,15 @@ def check(entries: Sequence[Entry]) -> None:
 
 def _check_entry(entry: Entry) -> None:
     if entry.kind not in (FILE, FOLDER, LINK):
-        raise ArchiveError(f"{quoted(entry.path)} is neither a file nor a folder nor a link")
+        raise ArchiveError(f"{_shown(entry.path)} is neither a file nor a folder nor a link")
     if entry.path:
         check_path(entry.path)
     if not 0 <= entry.mode <= 0o777:
-        raise ArchiveError(f"{quoted(entry.path)} has a mode of {entry.mode:o}")
+        raise ArchiveError(f"{_shown(entry.path)} has a mode of {entry.mode:o}")
     if not (0 <= entry.size < 2**53) or (entry.size and entry.kind != FILE):
-        raise ArchiveError(f"{quoted(entry.path)} has a size of {entry.size}")
+        raise ArchiveError(f"{_shown(entry.path)} has a size of {entry.size}")
     if bool(entry.target) != (entry.kind == LINK):
-        raise ArchiveError(f"{quoted(entry.path)} leads to {quoted(entry.target)}")
+        raise ArchiveError(f"{_shown(entry.path)} leads to {_shown(entry.target)}")
 
 
 def check_path(path: str) -> str:
@@ -142,12 +146,12 @@ def check_path(path: str) -> str:
     try:
         raw = os.fsencode(path)
     except UnicodeEncodeError:
-        raise ArchiveError(f"{quoted(path)} is no file name") from None
+        raise ArchiveError(f"{_shown(path)} is no file name") from None
     parts = raw.split(b"/")
     if b"\0" in raw or any(part in (b"", b".", b"..") for part in parts):
-        raise ArchiveError(f"{quoted(path)} is no path below a folder")
+        raise ArchiveError(f"{_shown(path)} is no path below a folder")
     if len(raw) > MOST_PATH_BYTES or max(map(len, parts)) > MOST_NAME_BYTES:
-        raise ArchiveError(f"{quoted(path)} is too long")
+        raise ArchiveError(f"{_shown(path)} is too long")
     return path
 
 
@@ -156,7 +160,7 @@ def check_link(path: str, links: Mapping[str, str]) -> None:
     place = path.split("/")[:-1]
     todo = links[path].split("/")[::-1]
     if links[path].startswith("/") or "\0" in links[path]:
-        raise ArchiveError(f"the link {quoted(path)} leads out, to {quoted(links[path])}")
+        raise ArchiveError(f"the link {_shown(path)} leads out, to {_shown(links[path])}")
     hops = 0
     while todo:
         part = todo.pop()
@@ -164,7 +168,7 @@ def check_link(path: str, links: Mapping[str, str]) -> None:
             continue
         if part == "..":
             if not place:
-                raise ArchiveError(f"the link {quoted(path)} leads out, to {quoted(links[path])}")
+                raise ArchiveError(f"the link {_shown(path)} leads out, to {_shown(links[path])}")
             place.pop()
             continue
         further = links.get("/".join([*place, part]))
@@ -173,5 +177,5 @@ def check_link(path: str, links: Mapping[str, str]) -> None:
             continue
         hops += 1
         if hops > _MOST_HOPS:
-            raise ArchiveError(f"the link {quoted(path)} leads in a circle")
+            raise ArchiveError(f"the link {_shown(path)} leads in a circle")
         todo += further.split("/")[::-1]

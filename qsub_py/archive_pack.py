@@ -46,7 +46,9 @@ def item_of(path: str, source: str, status: os.stat_result) -> Item:
         return Item(Entry(path, FOLDER, mode | 0o700), source)
     if stat.S_ISLNK(status.st_mode):
         return Item(Entry(path, LINK, target=os.readlink(source)), source)
-    raise ArchiveError(f"{quoted(source)} is neither a file nor a folder nor a link")
+    raise ArchiveError(
+        f"{quoted(path or source, width=200)} is neither a file nor a folder nor a link"
+    )
 
 
 def ordered(items: Iterable[Item]) -> list[Item]:
@@ -84,7 +86,8 @@ def _contents(source: str, size: int, is_strict: bool) -> Iterator[bytes]:
         fd = os.open(source, _OPEN)
     except OSError as error:
         if is_strict:
-            raise ArchiveError(f"cannot read {quoted(source)}: {error.strerror}") from None
+            shown = quoted(source, width=200)
+            raise ArchiveError(f"cannot read {shown}: {error.strerror}") from None
         yield from _zeros(size)
         return
     left = size
@@ -100,7 +103,7 @@ def _contents(source: str, size: int, is_strict: bool) -> Iterator[bytes]:
     finally:
         os.close(fd)
     if left and is_strict:
-        raise ArchiveError(f"{quoted(source)} changed while it was read")
+        raise ArchiveError(f"{quoted(source, width=200)} changed while it was read")
     yield from _zeros(left)
 
 

@@ -65,8 +65,9 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 def _match(parts: Sequence[str], wanted: Sequence[str]) -> bool:
     if not wanted:
         return True
+    if not parts:  # what must be a folder is a file
+        return False
     if wanted[0] == ANY:
-        if _match(parts, wanted[1:]):
-            return True
-        return bool(parts) and not parts[0].startswith(".") and _match(parts[1:], wanted)
-    return bool(parts) and fits(parts[0], wanted[0]) and _match(parts[1:], wanted[1:])
+        is_plain = not parts[0].startswith(".")
+        return _match(parts, wanted[1:]) or (is_plain and _match(parts[1:], wanted))
+    return fits(parts[0], wanted[0]) and _match(parts[1:], wanted[1:])

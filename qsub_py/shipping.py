@@ -124,7 +124,7 @@ def _parcel(root: Root) -> Parcel:
             digest.update(data)
         size = archive_size(root.items)
     except ArchiveError as error:
-        raise unreadable(error) from None
+        raise unreadable(error, root) from None
     return Parcel(Ship(root.name, digest.hexdigest(), size), tuple(root.items))
 
 

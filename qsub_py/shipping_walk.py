@@ -143,7 +143,7 @@ class _Walk:
             if os.path.isdir(self._root.source):
                 self._look("", self._git.rules if self._git else [])
         except (ArchiveError, OSError) as error:
-            raise unreadable(error) from None
+            raise unreadable(error, self._root) from None
         self._root.items = ordered(self._root.items)
 
     def _add(self, path: str, source: str, status: os.stat_result) -> None:
@@ -182,14 +182,14 @@ class _Walk:
         return is_ignored(place, self._rules, is_folder=is_folder)
 
 
-def unreadable(error: Exception) -> SpecError:
+def unreadable(error: Exception, root: Root) -> SpecError:
     """Return what to tell of a file that cannot be packed."""
     if isinstance(error, OSError):
-        shown = quoted(os.fsdecode(error.filename or "?"))
+        shown = quoted(os.fsdecode(error.filename or "?"), width=200)
         text, hint = f"cannot read {shown}: {error.strerror}", "leave it out with --ship-ignore"
     else:
         text, hint = str(error), "leave it out with --ship-ignore, or ship a folder around it"
-    return SpecError(f"--ship: {text}", hint=hint)
+    return SpecError(f"--ship {root.shown}: {text}", hint=hint)
 
 
 def _check_apart(roots: Sequence[Root]) -> None:
