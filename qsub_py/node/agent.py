@@ -19,10 +19,9 @@ from typing import Any
 
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
-from qsub_py.node import hardware
 from qsub_py.node.bringing import Bringer
 from qsub_py.node.cleaning import clean
-from qsub_py.node.gpu_watch import GpuWatch, keeper_pid_of
+from qsub_py.node.gpu_watch import GpuWatch, keeper_pid_of, news
 from qsub_py.node.hand import Hand
 from qsub_py.node.holding import key_of
 from qsub_py.node.jobs import Jobs
@@ -217,7 +216,7 @@ class Agent:
             welcome = self._store.hello(
                 settings.name, cpus=settings.cpus, mem_bytes=settings.mem_bytes,
                 gpus=settings.gpus, queues=settings.queues, pythons=self._pythons,
-                shown=self._shown | self._news(),
+                shown=self._shown | news(self._gpus),
             )  # fmt: skip
         except Refused as refusal:
             if not self._was_joined:
@@ -258,18 +257,13 @@ class Agent:
     def _renew(self) -> None:
         self._wants_renewal = False
         sent_at, acked = boottime(), self._acked
-        now_at, orders = self._store.renew(acked, self._news())
+        now_at, orders = self._store.renew(acked, news(self._gpus))
         self._acked = []
         self._maker.offset_s = now_at - boottime()
         self._fence(sent_at)
         for order in orders:
             self._obey(order)
         self._wants_renewal = bool(self._acked)
-
-    def _news(self) -> dict[str, str]:
-        """Return what changes while the node runs, for the store."""
-        busy = ",".join(map(str, self._gpus.busy))
-        return {"load": f"{hardware.load():.2f}", "gpus_busy": busy, "gpus_why": self._gpus.why}
 
     def _watch_gpus(self) -> None:
         """Tell at once when gpus are used by others, or are not any more."""

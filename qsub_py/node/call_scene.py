@@ -28,7 +28,8 @@ class Output:
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         self._stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        self._at = os.lseek(1, 0, os.SEEK_END)
+        #: Where the log ends, and the output of the next call begins.
+        self.at = os.lseek(1, 0, os.SEEK_END)
         self._path = ""
 
     def begin(self, path: str, err: str, append: bool) -> None:
@@ -71,9 +72,9 @@ class Output:
             return self._repair()
         if self._path:
             return self._end_file()
-        if at == self._at:
+        if at == self.at:
             return "", 0, None
-        before, self._at = self._at, at
+        before, self.at = self.at, at
         return log_path, at - before, [before, at - before]
 
     def _end_file(self) -> tuple[str, int, None]:
@@ -90,7 +91,7 @@ class Output:
             self._stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
             self._stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = self._stdout, self._stderr
-        self._at = os.lseek(1, 0, os.SEEK_END)
+        self.at = os.lseek(1, 0, os.SEEK_END)
         return "", 0, None
 
     def _restore(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
 from qsub_py.node.children import collect
-from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory, signal_name
+from qsub_py.node.judge import OUT_OF_MEMORY, how_it_died, judge, killed_for_memory
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.processes import Tree
 from qsub_py.node.runner_pool import RunnerPool
@@ -172,11 +172,11 @@ class CallRun:
             return ""
         if not self._pool.is_hopeless(self.batch.uid, killed=code < 0):
             return ""
-        return f"Python {_death(code)} before it could begin: {runner.last_words()}"
+        return f"Python {how_it_died(code)} before it could begin: {runner.last_words()}"
 
     def _death(self, index: int, started: float, code: int, left: int) -> Item:
         """Return the end of a call that died with its process."""
-        state, why = "LOST", f"the Python process {_death(code)}"
+        state, why = "LOST", f"the Python process {how_it_died(code)}"
         if self._verdict is not None:
             state, why = self._verdict.state, self._verdict.why
         elif self._user_signal and code == -self._user_signal:
@@ -185,8 +185,17 @@ class CallRun:
             state, why = OUT_OF_MEMORY
         if left:
             why += f"; {left} of its processes could not be killed"
-        pos = self._positions[index]
-        return Item(pos, state, started, now(), exit=max(code, 0), signal=max(-code, 0), why=why)
+        out: tuple[str, int, list[int] | None] = ("", 0, None)
+        if self._runner is not None and not self._has_own_file(index):
+            out = self._runner.unreported_output()
+        return Item(
+            self._positions[index], state, started, now(), exit=max(code, 0), signal=max(-code, 0),
+            why=why, out=out[0], out_size=out[1], out_at=out[2],
+        )  # fmt: skip
+
+    def _has_own_file(self, index: int) -> bool:
+        tasks = self.batch.tasks
+        return not isinstance(tasks, dict) and bool(tasks[index].get("out"))
 
     def _look(self) -> None:
         """See how long the current call has run: tell, send the rest back, limit it."""
@@ -222,6 +231,8 @@ class CallRun:
             self._told = True
             pos = self._positions[self._current]
             told = {"op": "begun", "key": self.batch.key, "pos": pos, "start": self._started}
+            if self._runner is not None:
+                told |= self._runner.where(self._serial, self._current)
             self._place.ledger.tell(told)
             if self._collect():
                 self.take_back()
@@ -350,6 +361,7 @@ class CallRun:
         current = self._current
         waiting = self._open - {current}
         return {
+            **(runner.where(self._serial, current) if runner and current != _NO_CALL else {}),
             "running": self._positions[current] if current != _NO_CALL else None,
             "started_boot": self._started if current != _NO_CALL else 0.0,
             "paused": bool(hold and hold.paused),
@@ -383,9 +395,3 @@ def _dress(batch: Batch) -> dict[str, Any]:
         "fetch": common.get("fetch"),
         "private": private and {**private, "dir": batch.env["QSUB_SCRATCH"]},
     }
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit {code}"
-    return f"died with signal {-code} ({signal_name(-code)})"

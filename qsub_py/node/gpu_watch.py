@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qsub_py.node import gpus
+from qsub_py.node import gpus, hardware
 from qsub_py.node.probe import Probe
 from qsub_py.node.processes import stat_of
 from qsub_py.node.settings import NodeSettings
@@ -83,6 +83,12 @@ class GpuWatch:
                 return True
             pid = stat[1]
         return True
+
+
+def news(watch: GpuWatch) -> dict[str, str]:
+    """Return what changes while a node runs, for the store: its load, the gpus of others."""
+    busy = ",".join(map(str, watch.busy))
+    return {"load": f"{hardware.load():.2f}", "gpus_busy": busy, "gpus_why": watch.why}
 
 
 def keeper_pid_of(node_dir: Path) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qsub_py.model import Batch
 from qsub_py.node import edition
+from qsub_py.node.call_logs import CallLogs
 from qsub_py.node.holding import Held, Holding
 from qsub_py.node.jobs import Jobs
 from qsub_py.node.keeper_link import KeeperLink, await_end, start_keeper
@@ -36,8 +37,9 @@ class Hand:
         jobs: Jobs,
         selector: selectors.BaseSelector,
         staging: Staging,
+        call_logs: CallLogs,
     ) -> None:
-        self.staging = staging
+        self.staging, self._call_logs = staging, call_logs
         self._dir, self._argv, self._jobs, self._selector = node_dir, agent_argv, jobs, selector
         self.holding, self.outbox = Holding(), Outbox()
         self._events = selectors.EVENT_READ
@@ -164,6 +166,7 @@ class Hand:
             positions = set(row["waiting"])
             if row["running"] is not None:
                 positions.add(row["running"])
+                self._call_logs.begun(row | {"pos": row["running"]})
             if positions:
                 slot = row["key"][0]
                 known = before[slot].batch if slot in before else _batch(row, max(positions))
@@ -179,7 +182,10 @@ class Hand:
             self._returned(header)
         elif op == "dropped":
             slot = header["key"][0]
+            self._call_logs.left(header["key"][1], self.holding.positions(slot))
             self.holding.close(slot, self.holding.positions(slot))
+        elif op == "begun":
+            self._call_logs.begun(header)
         elif op == "error":
             log.warning("keeper: %s", header["text"])
 
@@ -191,12 +197,14 @@ class Hand:
         held = self.holding.slots.get(header["key"][0])
         batch = held.batch if held else _batch(header, max(positions))
         self.outbox.add(Entry(batch, items, seq=header["seq"]))
+        self._call_logs.ended(batch.uid, items)
         self.holding.close(batch.slot, positions)
         job = self._jobs.known(batch.uid)
         if job:
             job.learn(sum(item.end - item.start for item, _ in items), len(items))
 
     def _returned(self, header: Header) -> None:
+        self._call_logs.left(header["key"][1], header["pos"])
         held = self.holding.slots.get(header["key"][0])
         if held and header["pos"]:
             entry = Entry(held.batch, returned=header["pos"], unfit=header["unfit"])

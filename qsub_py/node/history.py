@@ -58,7 +58,7 @@ def _begun_calls(entry: Entry) -> dict[int, float]:
     """
     try:
         with open(entry.mark["path"], "rb") as file:
-            serial, index, start = MARK_LAYOUT.unpack(file.read(MARK_LAYOUT.size))
+            serial, index, start, _ = MARK_LAYOUT.unpack(file.read(MARK_LAYOUT.size))
     except (OSError, ValueError):
         return {}
     if serial != entry.mark["serial"]:

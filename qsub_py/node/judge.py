@@ -33,3 +33,10 @@ def signal_name(number: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
+
+
+def how_it_died(code: int) -> str:
+    """Return words for an end that nobody asked for: "died with signal 9 (SIGKILL)"."""
+    if code >= 0:
+        return f"ended with exit {code}"
+    return f"died with signal {-code} ({signal_name(-code)})"

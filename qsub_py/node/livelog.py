@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qsub_py.globs import check_glob
+from qsub_py.node.call_logs import CallLogs
 from qsub_py.node.jobs import Job, output_files
 from qsub_py.node.serving import FileServer
 from qsub_py.signing import Keyring
@@ -38,6 +39,7 @@ class LiveLogs:
         self._files = FileServer(store, ring, node_dir, node_name)
         self._store, self._dir, self._name = store, node_dir, node_name
         self._followers: dict[str, _Follower] = {}
+        self.calls = CallLogs()
         self._next = 0.0
 
     def follow(self, name: str, uid: str, position: int, stream: str, job: Job | None) -> None:
@@ -45,6 +47,7 @@ class LiveLogs:
         if name not in self._followers:
             path = self._find(uid, position, stream, job)
             self._followers[name] = _Follower(uid, position, stream, path)
+            self.calls.follow(uid, position)
             self._next = 0.0
 
     def pause_s(self) -> float:
@@ -80,9 +83,15 @@ class LiveLogs:
             is_dry = self._send(name, follower)
             if is_dry and not is_running:
                 if self._store.write_log(name, {"d": b"", "end": 1}):
-                    del self._followers[name]
+                    self._drop(name)
             elif not self._store.log_wanted(name):
-                del self._followers[name]
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        gone = self._followers.pop(name)
+        others = [(other.uid, other.position) for other in self._followers.values()]
+        if (gone.uid, gone.position) not in others:
+            self.calls.forget(gone.uid, gone.position)
 
     def _send(self, name: str, follower: _Follower) -> bool:
         """Send up to a few pieces; return whether all was sent."""
@@ -90,7 +99,7 @@ class LiveLogs:
             path = self._find(follower.uid, follower.position, follower.stream, None)
             follower.path = path
         if follower.path is None:
-            return True
+            return self._send_call(name, follower)
         try:
             with open(follower.path, "rb") as file:
                 file.seek(follower.offset)
@@ -103,6 +112,17 @@ class LiveLogs:
                     follower.offset += len(piece)
         except OSError:
             return True
+        return False
+
+    def _send_call(self, name: str, follower: _Follower) -> bool:
+        """Send pieces of a runner's log; return whether all was sent."""
+        for _ in range(_PIECES_A_TURN):
+            piece = self.calls.read(follower.uid, follower.position, follower.offset, _PIECE_BYTES)
+            if not piece:
+                return True
+            if not self._store.write_log(name, {"d": piece}):
+                return False
+            follower.offset += len(piece)
         return False
 
     def _find(self, uid: str, position: int, stream: str, job: Job | None) -> Path | None:

@@ -149,7 +149,7 @@ class Runner:
 
     def _take(self, batch: Batch, index: int) -> None:
         start = _clock(_CLOCK)
-        MARK_LAYOUT.pack_into(self._mark, 0, batch.serial, index, start)
+        MARK_LAYOUT.pack_into(self._mark, 0, batch.serial, index, start, self._output.at)
         try:
             args, kwargs = batch.arguments(index)
             if batch.compact:

@@ -202,8 +202,22 @@ class Runner:
 
     def marked(self) -> tuple[int, int, float]:
         """Return (batch serial, index, start) of the call it began last."""
-        serial, index, start = tickets.MARK_LAYOUT.unpack_from(self._mark, 0)
+        serial, index, start, _ = tickets.MARK_LAYOUT.unpack_from(self._mark, 0)
         return serial, index, start
+
+    def where(self, serial: int, index: int) -> dict[str, Any]:
+        """Return what the agent needs to find the output of the call that runs."""
+        where = {"path": self.log_path, "mark": self.mark_path, "serial": serial, "index": index}
+        return {"log": where}
+
+    def unreported_output(self) -> tuple[str, int, list[int] | None]:
+        """Return (log, size, part) of what the call that was begun last has printed so far."""
+        begin = tickets.MARK_LAYOUT.unpack_from(self._mark, 0)[3]
+        try:
+            size = os.stat(self.log_path).st_size - begin
+        except OSError:
+            size = 0
+        return (self.log_path, size, [begin, size]) if size > 0 else ("", 0, None)
 
     def _nudged(self) -> None:
         if self._channel.waiting:

@@ -12,8 +12,8 @@ SETUP = 0xFFFFFFFF
 READY, UNFIT = 0xFFFFFFFF, 0xFFFFFFFE
 #: Before each result: index, length of its item as text, length of its bytes.
 RESULT_HEAD = struct.Struct("<III")
-#: What was begun last: serial of the batch, index, start.
-MARK_LAYOUT = struct.Struct("<QQd")
+#: What was begun last: serial of the batch, index, start, and where its part of the log begins.
+MARK_LAYOUT = struct.Struct("<QQdQ")
 
 
 class CannotUnpack(Exception):
