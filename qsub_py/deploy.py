@@ -15,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qsub_py import bundle, fleet, ssh, tunnel, upstream
+from qsub_py import bundle, far_server, fleet, ssh, tunnel, upstream
 from qsub_py import config as configuration
 from qsub_py.bundle import Bundle
 from qsub_py.config import Config
 from qsub_py.errors import HostKeyUnknown, NodeError, QsubError
+from qsub_py.far_server import FarServer
 from qsub_py.fleet import Member
 from qsub_py.hosts import Host
 from qsub_py.reach import endpoint
@@ -65,6 +66,7 @@ class Started:
 class Way:
     """How hosts reach the server: a tunnel from here, or a URL of its own."""
 
+    #: "tunnel", "direct", "ssh" (to a server that we put on another host), "local" (that host).
     kind: str
     url: str = ""
     password: str = field(default="", repr=False)
@@ -141,6 +143,34 @@ class Deployment:
         """What hosts are sent; the same for all of them."""
         return bundle.build(self.config.state_path() / "bundles")
 
+    def serve_on(self, host: Host) -> None:
+        """Put the cluster's server on a host, or find it there; NodeError, SshError."""
+        far_server.check(self.config, host)
+        configuration.load_key(self.config.cluster, create=True)
+        with self.remote(host) as remote:
+            self.told(host.name, "starting the server")
+            far_server.serve(self.config, remote, remote.connection.route, self.secrets)
+
+    def stop_server(self, far: FarServer) -> bool:
+        """Stop the server on its host, until `serve_on`; whether it ran. NodeError, SshError."""
+        far_server.close(self.config, far)
+        with self.remote(far.place) as remote:
+            self.told(far.name, "stopping the server")
+            return bool(remote.ask({"op": "unserve", "cluster": self.config.cluster})["was"])
+
+    def forget(self, hosts: Sequence[Host]) -> dict[str, QsubError | None]:
+        """Let hosts without a node forget the server, and end what kept their way to it."""
+        links = self.connect(hosts)
+
+        def forget(host: Host) -> None:
+            link = links[host.name]
+            if isinstance(link, QsubError):
+                raise link
+            with contextlib.closing(self._enter(host, link)) as remote:
+                remote.ask({"op": "forget", "cluster": self.config.cluster})
+
+        return self._each(hosts, forget)
+
     # -- starting --------------------------------------------------------------------------
 
     def start(
@@ -155,12 +185,14 @@ class Deployment:
         way = way_of(self.config)
         configuration.load_key(self.config.cluster, create=True)
         links = self.connect(hosts)
+        far = far_server.load(self.config) if way.kind == "ssh" else None
 
         def start(host: Host) -> Started:
             link = links[host.name]
             if isinstance(link, QsubError):
                 raise link
-            return self._start(host, link, way, options[host.name], restarts=restarts)
+            mine = Way("local") if far and far.name == host.name else way
+            return self._start(host, link, mine, options[host.name], restarts=restarts)
 
         return self._each(hosts, start, done)
 
@@ -181,7 +213,7 @@ class Deployment:
                        "password": way.password, "ca": way.ca}  # fmt: skip
             ready = {"op": "prepare", **request, "url": way.url}
             place = remote.ask(ready, json.dumps(secrets).encode())
-            had_tunnel = self._lay_way(host, connection.route, way, place)
+            had_tunnel = self._lay_way(host, remote, way, place)
             try:
                 self.told(host.name, "starting")
                 wanted = _options(host, way, options)
@@ -207,15 +239,19 @@ class Deployment:
             warning=_warning(remote.facts),
         )
 
-    def _lay_way(self, host: Host, route: Route, way: Way, place: Mapping[str, Any]) -> bool:
+    def _lay_way(self, host: Host, remote: Remote, way: Way, place: Mapping[str, Any]) -> bool:
         """Open a tunnel to the server, if it needs one; returns whether there was one before."""
-        if way.kind == "direct":
+        if way.kind == "ssh":
+            self._join(host, way, remote)
+        if way.kind != "tunnel":
             return False
         self.told(host.name, "opening the tunnel")
         had_one = host.name in tunnel.status(self.config)
         message = {"cluster": self.config.cluster, "state_dir": place["state_dir"],
                    "server": configuration.host_name()}  # fmt: skip
-        tunnel.add(self.config, host.name, route, self.secrets, place["argv"], message)
+        tunnel.add(
+            self.config, host.name, remote.connection.route, self.secrets, place["argv"], message
+        )
         found = tunnel.await_up(self.config, [host.name], timeout_s=_TUNNEL_S).get(host.name)
         if found is None or found.state != "up":
             if not had_one:
@@ -223,6 +259,15 @@ class Deployment:
             why = found.error if found else "the tunnel did not come up"
             raise NodeError(f"{host.name}: {why}")
         return had_one
+
+    def _join(self, host: Host, way: Way, remote: Remote) -> None:
+        """Let a host reach the far server by its own ssh."""
+        self.told(host.name, "opening its way to the server")
+        far = far_server.load(self.config)
+        assert far is not None
+        request = {"op": "join", "cluster": self.config.cluster, "server": far.request()}
+        told = {"private_key": far.private_key, "password": way.password}
+        remote.ask(request, json.dumps(told).encode())
 
 
 def _guarded(host: Host, action: Callable[[Host], T]) -> T | QsubError:
@@ -252,10 +297,12 @@ def way_of(config: Config) -> Way:
         pem = Path(config.ca).expanduser().read_text("ascii") if config.ca else ""
         return Way("direct", url, password, pem)
     record = None if config.url else upstream.read(config)
+    if record and far_server.load(config):
+        endpoint(config)
+        return Way("ssh", password=record.password)
     if record:
         raise NodeError(
-            f"this host belongs to the cluster of {record.server}",
-            hint="start nodes from there",
+            f"this host belongs to the cluster of {record.server}", hint="start nodes from there"
         )
     endpoint(config)
     return Way("tunnel")

@@ -14,6 +14,9 @@ from qsub_py.config import Config, claim_serving
 from qsub_py.errors import NodeError
 from qsub_py.server_lock import is_locked
 
+#: How long a command waits for the tunnel to a server on another host.
+_AWAIT_S = 10.0
+
 
 def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
     """Return (URL, password) of the cluster's server, for a `Link`.
@@ -32,7 +35,7 @@ def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
             return upstream.with_ca(config.url, config.ca), ""
         if found := upstream.read(config):
             if found.way == "ssh":
-                _keep_tunnels(config)
+                _keep_tunnels(config, awaited=found.server)
             return found.link_url(), found.password
     embedded = serve(config, wait_s=wait_s)
     _keep_tunnels(config)
@@ -53,17 +56,24 @@ def open_port(config: Config, *, wait_s: float = 60.0) -> server.Endpoint:
     return found
 
 
-def _keep_tunnels(config: Config) -> None:
-    """Start what keeps the tunnels again, if there is something to keep and it is gone."""
+def _keep_tunnels(config: Config, *, awaited: str = "") -> None:
+    """Start what keeps the tunnels again, if there is something to keep and it is gone.
+
+    Waits for the one tunnel that this host itself needs.
+    """
     directory = config.tunnel_path()
     if not directory.exists():
         return
-    # The hosts' nodes wait for it; this command need not.
+    # Other hosts' nodes wait for theirs; this command need not.
     with contextlib.suppress(NodeError):
         if (directory / "hosts.json").exists() and not is_locked(directory / "tunnel.lock"):
             from qsub_py import tunnel
 
-            tunnel.start(config)
+            if awaited:
+                tunnel.ensure(config)
+                tunnel.await_up(config, [awaited], timeout_s=_AWAIT_S)
+            else:
+                tunnel.start(config)
         if (directory / "node.json").exists() and not is_locked(directory / "node.lock"):
             from qsub_py import tunnel_node
 

@@ -216,7 +216,7 @@ def _start(
     """Start a server and wait until it answers; the caller holds start.lock."""
     from qsub_py import server_start
 
-    program = server_start.find_program(binary)
+    program = server_start.find_program(binary, directory)
     record = {"socket": str(socket), "program": program, "appendfsync": appendfsync}
     log = directory / "server.log"
     try:

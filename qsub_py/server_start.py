@@ -49,8 +49,15 @@ timeout 0
 """
 
 
-def find_program(configured: str = "") -> str:
-    """Return the path of the server program; raises ConfigError with how to get one."""
+#: The program that a head has lent to a host without one, in the server's directory.
+LENT = "valkey-server"
+
+
+def find_program(configured: str = "", directory: Path | None = None) -> str:
+    """Return the path of the server program; raises ConfigError with how to get one.
+
+    The last resort is one that lies in the server's `directory` (see `lend_program`).
+    """
     if configured:
         found = shutil.which(os.path.expanduser(configured))
         if not found:
@@ -60,6 +67,8 @@ def find_program(configured: str = "") -> str:
             )
         return os.path.abspath(found)
     found = _bundled() or shutil.which("valkey-server") or shutil.which("redis-server")
+    if not found and directory is not None:
+        found = shutil.which(directory / LENT)
     if not found:
         raise ConfigError(
             "no valkey-server or redis-server was found",
@@ -67,6 +76,27 @@ def find_program(configured: str = "") -> str:
             "or set QSUB_URL to a server that runs elsewhere",
         )
     return os.path.abspath(found)
+
+
+def lend_program(directory: Path, program: bytes) -> None:
+    """Keep a server program that came from another host; ConfigError when it cannot run here."""
+    path = private_dir(directory) / LENT
+    draft = path.with_name(f".{LENT}.{os.urandom(4).hex()}")
+    try:
+        draft.write_bytes(program)
+        draft.chmod(0o700)
+        done = subprocess.run([draft, "--version"], capture_output=True, text=True, timeout=20)
+        if done.returncode:
+            raise OSError(0, (done.stderr or done.stdout).strip().splitlines()[-1])
+        draft.replace(path)
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(
+            f"the server program that was sent cannot run here: {why}",
+            hint="install valkey-server or redis-server there",
+        ) from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _bundled() -> str | None:

@@ -50,6 +50,12 @@ class Connection:
         self._dials: dict[int, Callable[[], socket.socket]] = {}
         self._is_closed = False
 
+    @property
+    def host_key(self) -> str:
+        """The host's key that was checked, "TYPE BASE64" as in known_hosts."""
+        key = self._transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
+
     # -- commands --------------------------------------------------------------------------
 
     def run(self, command: str, stdin: bytes = b"", *, timeout_s: float = 30) -> Finished:

@@ -26,3 +26,15 @@ def restricted(public: str, port: int) -> str:
     """Return the authorized_keys line that lets a key forward to 127.0.0.1:port and no more."""
     limits = f'restrict,port-forwarding,permitopen="127.0.0.1:{port}",command="/bin/false"'
     return f"{limits} {public}"
+
+
+def public_line(private: str, comment: str) -> str:
+    """Return the public key line that belongs to a private key of `make_key`."""
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_ssh_private_key,
+    )
+
+    key = load_ssh_private_key(private.encode(), None).public_key()
+    return f"{key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()} {comment}"

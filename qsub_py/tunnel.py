@@ -130,10 +130,11 @@ def _add(config: Config, name: str, entry: Entry, secrets: Secrets) -> None:
     )
 
 
-def remove(config: Config, name: str) -> None:
+def remove(config: Config, name: str, *, keeps_record: bool = False) -> None:
     """End the tunnel of a host; with the last one the supervisor ends. Raises NodeError.
 
-    When it led to the server, this host is on its own again.
+    When it led to the server, this host is on its own again, unless it keeps the record: then
+    its commands find no server until the tunnel is there again.
     """
     place = _place(config)
     entries = place.read()
@@ -142,7 +143,7 @@ def remove(config: Config, name: str) -> None:
         _must(place, {"op": "remove", "name": name})
     elif entry:
         place.write(entries)
-    if entry and entry.kind == "pull":
+    if entry and entry.kind == "pull" and not keeps_record:
         upstream.remove(config)
 
 

@@ -363,6 +363,10 @@ class Host:
         self.run(f"cp -a /run/kept/. {where}/; head -c {kbytes}k /dev/zero > {where}/ballast; true",
                  user="root")  # fmt: skip
 
+    def hide(self, program: str) -> None:
+        """Make a program one that cannot be run."""
+        self._mount(["--bind", "/dev/null", program], program)
+
     def hide_python(self) -> None:
         """Take every python out of the search path."""
         self.replace_python("")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qsub_py import render
+from qsub_py import render, tunnel
 from qsub_py.cli import common
 from qsub_py.cli.asking import TerminalAsker, is_answered
 from qsub_py.config import Config
 from qsub_py.config_hosts import load_hosts
 from qsub_py.deploy import Deployment, Started
 from qsub_py.errors import NodeError, QsubError, SpecError
-from qsub_py.fleet import Member, members
+from qsub_py.far_server import FarServer
+from qsub_py.fleet import Member, members, put
 from qsub_py.hosts import Host
 from qsub_py.units import format_size
 
@@ -26,6 +28,30 @@ def find_hosts(words: Sequence[str], file: str | None) -> list[Host]:
     if not hosts:
         raise SpecError(f"{book.source} names no host", hint="write [hosts.NAME] or [groups]")
     return hosts
+
+
+def serve_on(config: Config, word: str, file: str | None, *, accepts_new: bool) -> None:
+    """Put the cluster's server on a host; SpecError, NodeError, SshError."""
+    hosts = find_hosts([word], file)
+    if len(hosts) != 1:
+        raise SpecError("--server-on takes one host")
+    with _deployment(config, accepts_new=accepts_new) as (deployment, board):
+        deployment.serve_on(hosts[0])
+        board.finish(hosts[0].name, f"the server is on {hosts[0].name}")
+
+
+def start_far_server(config: Config, far: FarServer) -> str:
+    """Start the server on its host again and return a sentence."""
+    with _deployment(config) as (deployment, _):
+        deployment.serve_on(far.place)
+    return f"the server runs on {far.name}"
+
+
+def stop_far_server(config: Config, far: FarServer) -> str:
+    """Stop the server on its host and return a sentence."""
+    with _deployment(config) as (deployment, _):
+        was_running = deployment.stop_server(far)
+    return f"the server on {far.name} {'has stopped' if was_running else 'did not run'}"
 
 
 def start_again(config: Config, wanted: Sequence[Member], *, restarts: bool = False) -> int:
@@ -100,6 +126,19 @@ def _deployment(
             ),
             board,
         )
+
+
+def tidy(config: Config, stopped: Sequence[Member]) -> None:
+    """Take away the ways of nodes that have stopped, here and on their hosts."""
+    for one in stopped:
+        put(config, replace(one, is_stopped=True))
+        if one.way == "tunnel":
+            tunnel.remove(config, one.host.name)
+    with _deployment(config) as (deployment, board):
+        for name, trouble in deployment.forget([one.host for one in stopped]).items():
+            board.finish(name)
+            if isinstance(trouble, QsubError):
+                common.hint(f"qnode: the records on {name} could not be removed: {trouble}")
 
 
 def member(config: Config, name: str) -> Member:

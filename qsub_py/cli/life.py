@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from qsub_py import fleet, render
+from qsub_py import far_server, render
 from qsub_py.cli import common
 from qsub_py.cli.nodes import chosen, stop_nodes
 from qsub_py.config import Config
-from qsub_py.errors import NodeError
+from qsub_py.errors import NodeError, QsubError
 from qsub_py.fleet import Member, members
 from qsub_py.node import control, local, local_logs
 from qsub_py.text import safe
@@ -36,9 +36,13 @@ def stop(client: Client, names: Sequence[str], *, everything: bool, now: bool) -
     for name in silent:
         code = max(code, _end_by_ssh(config, name))
     still = {node.name for node in client.ask(lambda store: store.nodes())}
-    for name, one in ours.items():
-        if name not in still and (everything or name in names):
-            _leave(config, one)
+    gone = [
+        one for name, one in ours.items() if name not in still and (everything or name in names)
+    ]
+    if gone:
+        from qsub_py.cli.fleet import tidy
+
+        tidy(config, gone)
     return code
 
 
@@ -49,16 +53,12 @@ def _end_by_ssh(config: Config, name: str) -> int:
         was = remote.ask({"op": "destroy", "cluster": config.cluster, "name": name})["was"]
         print(f"node {name} has {'been ended' if was else 'stopped'}")
 
-    on_host(config, name, destroy)
+    try:
+        on_host(config, name, destroy)
+    except QsubError as error:
+        common.complain(f"qnode: {error}; {name} is left alone from now on")
+        return 1
     return 0
-
-
-def _leave(config: Config, one: Member) -> None:
-    from qsub_py import tunnel
-
-    if one.way == "tunnel":
-        tunnel.remove(config, one.host.name)
-    fleet.put(config, replace(one, is_stopped=True))
 
 
 def restart(config: Config, names: Sequence[str]) -> int:
@@ -81,6 +81,11 @@ def ensure(config: Config) -> int:
     from qsub_py.reach import endpoint
 
     endpoint(config)
+    far = far_server.load(config)
+    if far and not far_server.is_near(config, far):
+        from qsub_py.cli.fleet import start_far_server
+
+        print(start_far_server(config, far))
     for name in local.ensure(config):
         print(f"node {name} is up again")
     wanted = {name: one for name, one in members(config).items() if not one.is_stopped}

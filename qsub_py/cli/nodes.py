@@ -97,7 +97,13 @@ def switch(client: Client, node: NodeInfo, *, drains: bool, reason: str = "") ->
 
 
 def start_server(config: Config) -> str:
-    """Start the embedded server and return a sentence."""
+    """Start the embedded server, or ours on another host, and return a sentence."""
+    from qsub_py import far_server
+
+    if far := far_server.load(config):
+        from qsub_py.cli.fleet import start_far_server
+
+        return start_far_server(config, far)
     _check_embedded(config)
     from qsub_py.reach import endpoint
 
@@ -106,9 +112,14 @@ def start_server(config: Config) -> str:
 
 
 def stop_server(config: Config) -> str:
-    """Stop the embedded server and return a sentence."""
+    """Stop the embedded server, or ours on another host, and return a sentence."""
+    from qsub_py import far_server, server
+
+    if far := far_server.load(config):
+        from qsub_py.cli.fleet import stop_far_server
+
+        return stop_far_server(config, far)
     _check_embedded(config)
-    from qsub_py import server
 
     was_running = server.stop(config.server_path())
     return "the server has stopped" if was_running else "the server did not run"

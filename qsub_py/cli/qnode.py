@@ -34,10 +34,11 @@ def qnode() -> None:
 @click.option("--python", metavar="PATH", help="Python that runs the node there (looked for).")
 @click.option("--env", metavar="DIR", help="Environment of the jobs there (DIR or conda:NAME).")
 @click.option("--avoid-busy-gpus", is_flag=True, help="Give no GPU that others use.")
+@click.option("--server-on", metavar="HOST", help="Put the server on this host, by SSH.")
 @click.option("--accept-new", is_flag=True, help="Trust host keys that are not known yet.")
 @common.options
 def start(hosts: tuple[str, ...], file: str | None, name: str | None, python: str | None,
-          accept_new: bool, **options: Any) -> int:  # fmt: skip
+          accept_new: bool, server_on: str | None, **options: Any) -> int:  # fmt: skip
     """Start a node on this host, or on each HOST by SSH; one that runs already is left alone.
 
     A HOST is what ssh takes, [user@]host[:port]; node[01-12] and @group (of hosts.toml) are many.
@@ -45,6 +46,12 @@ def start(hosts: tuple[str, ...], file: str | None, name: str | None, python: st
     """
     settings = config.load()
     wanted = _sizes(options)
+    if server_on is not None:
+        from qsub_py.cli import fleet
+
+        fleet.serve_on(settings, server_on, file, accepts_new=accept_new)
+        if not hosts and file is None:
+            return 0
     if not hosts and file is None:
         _start_here(settings, name, wanted)
         return 0

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from qsub_py import config as configuration
-from qsub_py import upstream
+from qsub_py import server, server_start, serving, ssh_keygen, tunnel_node, upstream
 from qsub_py.config import Config
-from qsub_py.errors import QsubError
+from qsub_py.errors import ConfigError, QsubError
 from qsub_py.node import control, doctor, local, local_logs
 
 Header = dict[str, Any]
@@ -68,6 +68,49 @@ def _own_argv(module: str) -> list[str]:
     return ["/usr/bin/env", f"PYTHONPATH={folder}", sys.executable, "-m", module]
 
 
+def _program(header: Header, _: bytes) -> Iterator[Header]:
+    """Say whether this host has a server program."""
+    config = _config(header)
+    try:
+        server_start.find_program(config.server.binary, config.server_path())
+    except ConfigError:
+        yield {"has": False}
+    else:
+        yield {"has": True}
+
+
+def _lend(header: Header, blob: bytes) -> Iterator[Header]:
+    """Take a server program for this host."""
+    server_start.lend_program(_config(header).server_path(), blob)
+    yield {}
+
+
+def _serve(header: Header, blob: bytes) -> Iterator[Header]:
+    """Make this host the cluster's server; a key may come in and forward its port alone."""
+    secrets = json.loads(blob)
+    config = _config(header)
+    configuration.install_keys(config.cluster, secrets["keys"])
+    found = serving.serve({"cluster": config.cluster})
+    line = ssh_keygen.restricted(secrets["public"], found["port"])
+    tunnel_node.authorize(line, secrets["public"].split(" ", 2)[2])
+    yield {**found, "argv": _own_argv("qsub_py.serving"), "state_dir": str(config.state_path())}
+
+
+def _unserve(header: Header, _: bytes) -> Iterator[Header]:
+    """Stop the server of this host; what runs goes on."""
+    yield {"was": server.stop(_config(header).server_path())}
+
+
+def _join(header: Header, blob: bytes) -> Iterator[Header]:
+    """Reach a server on another host by this host's own ssh."""
+    secrets = json.loads(blob)
+    tunnel_node.join(
+        _config(header), private_key=secrets["private_key"], password=secrets["password"],
+        **header["server"],
+    )  # fmt: skip
+    yield {}
+
+
 def _start(header: Header, _: bytes) -> Iterator[Header]:
     """Start the node, or restart the agent of one that runs from another bundle."""
     config = _config(header)
@@ -100,7 +143,7 @@ def _forget(header: Header, _: bytes) -> Iterator[Header]:
     """Delete the record of the server when no node is left; keys stay."""
     config = _config(header)
     if not any(runs for _, _, runs in local.local_nodes(config)):
-        upstream.remove(config)
+        tunnel_node.leave(config)
     yield {}
 
 
@@ -123,6 +166,11 @@ def _logs(header: Header, _: bytes) -> Iterator[Header]:
 
 _OPS: dict[str, Callable[[Header, bytes], Iterator[Header]]] = {
     "prepare": _prepare,
+    "program": _program,
+    "lend": _lend,
+    "serve": _serve,
+    "unserve": _unserve,
+    "join": _join,
     "start": _start,
     "status": _status,
     "destroy": _destroy,

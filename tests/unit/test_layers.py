@@ -27,7 +27,7 @@ PURE = {
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
 #: Layer 2 that both the client's and the node's side use.
-SHARED = {"reach", "upstream", "activation", "tunnel_node"}
+SHARED = {"reach", "upstream", "activation", "tunnel_node", "serving"}
 #: Who alone may import what from outside.
 OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli"}
 #: What a pure module has no use for.
