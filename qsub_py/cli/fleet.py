@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qsub_py import render, tunnel
 from qsub_py.cli import common
@@ -19,6 +19,11 @@ from qsub_py.far_server import FarServer
 from qsub_py.fleet import Member, members, put
 from qsub_py.hosts import Host
 from qsub_py.units import format_size
+
+if TYPE_CHECKING:
+    from qsub_py.remote import Remote
+
+T = TypeVar("T")
 
 
 def find_hosts(words: Sequence[str], file: str | None) -> list[Host]:
@@ -150,9 +155,9 @@ def member(config: Config, name: str) -> Member:
     return found
 
 
-def on_host(config: Config, name: str, action: Callable[[Any], None]) -> None:
+def on_host(config: Config, name: str, action: Callable[[Remote], T]) -> T:
     """Run `action` with our code running on the host of a node; raises SshError, NodeError."""
     host = member(config, name).host
     with _deployment(config) as (deployment, board), deployment.remote(host) as remote:
         board.finish(name)
-        action(remote)
+        return action(remote)

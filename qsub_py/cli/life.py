@@ -104,19 +104,36 @@ def _ensure_members(config: Config, wanted: dict[str, Member]) -> int:
     return start_again(config, dead) if dead else 0
 
 
+def install(config: Config, names: Sequence[str], *, undo: bool) -> int:
+    """Let hosts run `qnode ensure` at boot (this one, or those of nodes), or no more."""
+    from qsub_py.cli.fleet import on_host
+    from qsub_py.node import install as boot
+
+    request = {"op": "boot", "cluster": config.cluster, "undo": undo}
+    here = {settings.name for settings, _, _ in local.local_nodes(config)}
+    for name in names or [""]:
+        if not name or name in here:
+            said = boot.switch(config, undo=undo)
+        else:
+            said = on_host(config, name, lambda remote: str(remote.ask(request)["said"]))
+        print(safe(f"{name or 'this host'}: {said}"))
+    return 0
+
+
 def doctor(config: Config, name: str, *, as_json: bool) -> int:
     """Print what was found on a node's host, and the cures; returns the exit code."""
     from qsub_py.node.doctor import BAD, checks
 
-    found: list[dict[str, str]] = []
     # Without a name nothing is looked up: the state directory may be what is wrong.
     if name and name not in {settings.name for settings, _, _ in local.local_nodes(config)}:
         from qsub_py.cli.fleet import on_host
 
         request = {"op": "doctor", "cluster": config.cluster}
-        on_host(config, name, lambda remote: found.extend(remote.ask(request)["checks"]))
+        found: list[dict[str, str]] = on_host(
+            config, name, lambda remote: list(remote.ask(request)["checks"])
+        )
     else:
-        found += [asdict(check) for check in checks(config)]
+        found = [asdict(check) for check in checks(config)]
     if as_json:
         render.show_json(found)
     else:

@@ -25,6 +25,7 @@ from qsub_py.model import (
     RESULT_ERROR,
     JobInfo,
     JobSpec,
+    NodeInfo,
     State,
     TaskInfo,
 )
@@ -74,6 +75,10 @@ def print_outputs(
     spec = spec_of(client, info)
     ranges = None if positions is None else tuple((at, at) for at in positions)
     picked = Picked(info, ranges)
+    if does_follow and picked.count > 1:
+        from qsub_py.cli.follow import follow_all
+
+        return follow_all(client, picked, spec, errors=errors)
     printer = _Printer(is_headed=picked.count > 1)
     shown = 0
     for task in _live_tasks(client, picked) if does_follow else tasks_of(client, picked):
@@ -118,7 +123,7 @@ class _Printer:
 
     def __init__(self, *, is_headed: bool) -> None:
         self._is_headed, self._name = is_headed, ""
-        self._write = _writer()
+        self._write = writer()
         self.has_printed = False
 
     def begin(self, name: str) -> None:
@@ -155,7 +160,7 @@ def _print_one(
             if not sent:  # the output of a call comes with its end
                 _print_kept(client, output, printer, stream)
             else:
-                printer.write(_traceback(client, task))
+                printer.write(traceback_of(client, task))
                 printer.end()
             return
         common.hint(f"qlog: attempt {attempt} ended; the task runs again")
@@ -176,14 +181,14 @@ def _print_kept(client: Client, output: Output, printer: _Printer, stream: str) 
     if stream == "err":
         live = _live(client, output, stream, does_follow=False)
         if not _copy(live, printer):
-            _copy(_file(output), printer)
+            _copy(own_file(output), printer)
     else:
-        _copy(_kept(client, output), printer)
-        printer.write(_traceback(client, output.task))
+        _copy(kept_output(client, output), printer)
+        printer.write(traceback_of(client, output.task))
     printer.end()
 
 
-def _traceback(client: Client, task: TaskInfo) -> bytes:
+def traceback_of(client: Client, task: TaskInfo) -> bytes:
     """Return the traceback of a call that raised, b"" for all else."""
     end = task.outcome
     if end is None or end.result_kind not in (RESULT_ERROR, RESULT_BLOB_ERROR):
@@ -207,7 +212,7 @@ def _settled(client: Client, output: Output) -> TaskInfo:
         time.sleep(0.1)
 
 
-def _kept(client: Client, output: Output) -> Iterator[bytes]:
+def kept_output(client: Client, output: Output) -> Iterator[bytes]:
     """Yield a task's output: all of it where its node answers, else the tail."""
     tail = client.ask(lambda store: store.tail(output.job.id, output.task.position))
     if output.task.outcome is not None and _is_whole(client, output, tail):
@@ -231,42 +236,83 @@ def _is_whole(client: Client, output: Output, tail: bytes) -> bool:
 
 def _live(client: Client, output: Output, stream: str, *, does_follow: bool) -> Iterator[bytes]:
     """Yield the pieces that the node sends."""
-    name = secrets.token_hex(8)
-    if not _order(client, output, stream, name):
+    log = LiveLog(client, output, stream)
+    if not log.ask():
+        common.hint(f"qlog: node {output.node} is gone; here is what the server has")
         return
-    after, last = "0", time.monotonic()
-    has_sent = False
     while True:
-        entries = _entries(client, name, after)
-        for number, fields in entries:
-            after, last, has_sent = number, time.monotonic(), True
-            if piece := fields.get(b"d", b""):
-                yield piece
-            if b"end" in fields or (not does_follow and len(piece) < _PIECE_BYTES):
+        entries = client.ask(lambda store: store.follow(log.name, log.after, block_s=1.0))
+        piece = b""
+        for piece in log.take(entries):
+            yield piece
+        if log.has_ended or (entries and not does_follow and len(piece) < _PIECE_BYTES):
+            return
+        if not entries and not does_follow and log.silent_s > (0.5 if log.sent else _SILENCE_S):
+            if log.after == "0":
+                common.hint(f"qlog: node {output.node} does not answer")
+            return
+        if does_follow and log.silent_s > _SILENCE_S:
+            if not _still_runs(client, output):
                 return
-        silent_s = time.monotonic() - last
-        if not entries and not does_follow and silent_s > (0.5 if has_sent else _SILENCE_S):
-            return
-        if silent_s > _SILENCE_S and does_follow and not _still_runs(client, output):
-            return
+            log.ask_again()
 
 
-def _entries(client: Client, name: str, after: str) -> list[tuple[str, dict[bytes, bytes]]]:
-    return client.ask(lambda store: store.follow(name, after, block_s=1.0))
+class LiveLog:
+    """The output of one task as its node sends it; a new agent of the node is asked anew."""
 
+    def __init__(self, client: Client, output: Output, stream: str) -> None:
+        self.output, self._client, self._stream = output, client, stream
+        self.name, self.after = "", "0"
+        #: How many bytes have come, and how many of those to come did so before.
+        self.sent = self._skip = 0
+        self.has_ended = False
+        self._agent_at = 0.0
+        self._heard_at = time.monotonic()
 
-def _order(client: Client, output: Output, stream: str, name: str) -> bool:
-    """Ask the node that has the task for its output; False when it cannot be asked."""
-    nodes = client.ask(lambda store: store.nodes())
-    uid = next((node.uid for node in nodes if node.name == output.node), None)
-    if uid is None:
-        return False
-    order = {"op": "tail", "job": output.job.id, "uid": output.job.uid, "stream": stream,
-             "position": output.task.position, "log": name}  # fmt: skip
-    # Said to be wanted before it is asked for: a node drops a log that nobody reads.
-    client.ask(lambda store: store.follow(name, "0", block_s=0.001))
-    client.ask(lambda store: store.order_node(uid, json.dumps(order)))
-    return True
+    @property
+    def silent_s(self) -> float:
+        """How long nothing has come."""
+        return time.monotonic() - self._heard_at
+
+    def ask(self) -> bool:
+        """Ask the node that has the task for its output; False when it cannot be asked."""
+        node = self._node()
+        if node is None:
+            return False
+        self.name, self.after, self._skip = secrets.token_hex(8), "0", self.sent
+        self._agent_at, self._heard_at = node.started_at, time.monotonic()
+        job, position = self.output.job, self.output.task.position
+        order = {"op": "tail", "job": job.id, "uid": job.uid, "stream": self._stream,
+                 "position": position, "log": self.name}  # fmt: skip
+        # Said to be wanted before it is asked for: a node drops a log that nobody reads.
+        self._client.ask(lambda store: store.follow(self.name, "0", block_s=0.001))
+        self._client.ask(lambda store: store.order_node(node.uid, json.dumps(order)))
+        return True
+
+    def ask_again(self) -> None:
+        """Ask a new agent, which does not know what the former one was asked."""
+        node = self._node()
+        if node is not None and node.started_at != self._agent_at:
+            self.ask()
+        self._heard_at = time.monotonic()
+
+    def _node(self) -> NodeInfo | None:
+        nodes = self._client.ask(lambda store: store.nodes())
+        return next((node for node in nodes if node.name == self.output.node), None)
+
+    def take(self, entries: Iterable[tuple[str, dict[bytes, bytes]]]) -> Iterator[bytes]:
+        """Yield what is new in entries of the log."""
+        for number, fields in entries:
+            self.after, self._heard_at = number, time.monotonic()
+            piece = fields.get(b"d", b"")
+            known = min(self._skip, len(piece))
+            self._skip -= known
+            self.sent += len(piece) - known
+            if piece := piece[known:]:
+                yield piece
+            if b"end" in fields:
+                self.has_ended = True
+                return
 
 
 def _still_runs(client: Client, output: Output) -> bool:
@@ -276,7 +322,7 @@ def _still_runs(client: Client, output: Output) -> bool:
     return state in (State.RUNNING, State.COMPLETING)
 
 
-def _file(output: Output) -> Iterator[bytes]:
+def own_file(output: Output) -> Iterator[bytes]:
     """Yield the errors' own file, which may lie on a file system that this host shares."""
     spec = output.spec
     path = os.path.join(spec.cwd, expand_pattern(
@@ -288,7 +334,7 @@ def _file(output: Output) -> Iterator[bytes]:
             yield piece
 
 
-def _writer() -> Callable[[bytes], None]:
+def writer() -> Callable[[bytes], None]:
     """Return what writes bytes to standard output, made harmless on a terminal; b"" flushes."""
     raw = sys.stdout.buffer
     if not sys.stdout.isatty():

@@ -176,12 +176,25 @@ def restart(names: tuple[str, ...]) -> int:
 
 
 @qnode.command("ensure")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--install", "does_install", is_flag=True, help="Do so at each boot of this host.")
+@click.option("--uninstall", "does_undo", is_flag=True, help="Do so no more.")
 @common.options
-def ensure() -> int:
-    """Start what should run and does not: the server, tunnels, nodes here and elsewhere."""
-    from qsub_py.cli.life import ensure
+def ensure(names: tuple[str, ...], does_install: bool, does_undo: bool) -> int:
+    """Start what should run and does not: the server, tunnels, nodes here and elsewhere.
 
-    return ensure(config.load())
+    With --install a systemd user unit or a line of the crontab does it at each boot, here or
+    on the hosts of the nodes that are named.
+    """
+    from qsub_py.cli import life
+
+    if does_install and does_undo:
+        raise SpecError("--install and --uninstall exclude each other")
+    if does_install or does_undo:
+        return life.install(config.load(), names, undo=does_undo)
+    if names:
+        raise SpecError("`qnode ensure` takes names only with --install or --uninstall")
+    return life.ensure(config.load())
 
 
 @qnode.command("doctor")

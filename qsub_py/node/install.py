@@ -88,6 +88,14 @@ def uninstall(config: Config) -> bool:
     return had_unit or had_line
 
 
+def switch(config: Config, *, undo: bool) -> str:
+    """Install, or undo it, and return a sentence on what was done."""
+    if undo:
+        return "removed" if uninstall(config) else "nothing was installed"
+    done = install(config)
+    return f"`qnode ensure` runs at boot, by {done.by}" + (f"; {done.note}" if done.note else "")
+
+
 def refresh(config: Config) -> None:
     """After an upgrade: let what was installed start this copy of the program."""
     if _record(config).exists():

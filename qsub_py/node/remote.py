@@ -20,7 +20,7 @@ from qsub_py import config as configuration
 from qsub_py import server, server_start, serving, ssh_keygen, tunnel_node, upstream
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, QsubError
-from qsub_py.node import control, doctor, local, local_logs
+from qsub_py.node import control, doctor, install, local, local_logs
 
 Header = dict[str, Any]
 Receive = Callable[[], tuple[Header, bytes] | None]
@@ -151,6 +151,11 @@ def _restart(header: Header, _: bytes) -> Iterator[Header]:
     yield {"names": control.restart(_config(header), header["names"])}
 
 
+def _boot(header: Header, _: bytes) -> Iterator[Header]:
+    """Install what starts this host's nodes at boot, or undo it."""
+    yield {"said": install.switch(_config(header), undo=header["undo"])}
+
+
 def _doctor(header: Header, _: bytes) -> Iterator[Header]:
     yield {"checks": [asdict(check) for check in doctor.checks(_config(header))]}
 
@@ -176,6 +181,7 @@ _OPS: dict[str, Callable[[Header, bytes], Iterator[Header]]] = {
     "destroy": _destroy,
     "forget": _forget,
     "restart": _restart,
+    "boot": _boot,
     "doctor": _doctor,
     "logs": _logs,
 }
