@@ -12,6 +12,7 @@ import os
 import shlex
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _START_S = 15.0
 _ANSWER_S = 10.0
 #: One that was started takes its lock within this time, or has failed.
 _RESTART_S = 3.0
+#: Threads that deploy to many hosts come at once.
+_ensuring = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,16 @@ def ensure(config: Config) -> int:
 
     One of another version is replaced (what it had of typed secrets is gone). Raises NodeError.
     """
-    place = _place(config)
+    with _ensuring:
+        return _ensure(_place(config))
+
+
+def _ensure(place: Place) -> int:
     deadline, next_start = time.monotonic() + _START_S, 0.0
     hello = {"op": "hello", "agent": os.environ.get("SSH_AUTH_SOCK", "")}
     while time.monotonic() < deadline:
         if not is_locked(place.lock) and time.monotonic() >= next_start:
-            start(config)
+            _start(place)
             next_start = time.monotonic() + _RESTART_S
         reply = _ask(place, hello)
         if reply.get("version") == qsub_py.__version__:
@@ -75,10 +82,13 @@ def ensure(config: Config) -> int:
 
 
 def start(config: Config) -> None:
-    """Start the supervisor in the background; it ends at once when there is one."""
-    place = _place(config)
-    daemon = "qsub_py.tunnel_supervisor"
-    spawn(daemon, str(config.state_path()), config.cluster, directory=place.dir)
+    """Start the supervisor in the background; it ends at once when there is one. NodeError."""
+    _start(_place(config))
+
+
+def _start(place: Place) -> None:
+    state_dir, cluster = place.dir.parents[1], place.dir.name
+    spawn("qsub_py.tunnel_supervisor", str(state_dir), cluster, directory=place.dir)
 
 
 def add(

@@ -56,11 +56,16 @@ class HostTunnel(threading.Thread):
         self._connection: ssh.Connection | None = None
         self._lost = 0
         self.meter = Meter()
+        #: The supervisor's number for this telling of the host.
+        self.serial = 0
 
     def stop(self) -> None:
         """End the tunnel, from another thread."""
         self._is_over = True
         self._has_news.set()
+        # Here and now: a tunnel that takes our place listens on the same path.
+        if self._pull is not None:
+            self._pull.close()
         connection = self._connection
         if connection is not None:
             connection.close()
@@ -72,8 +77,6 @@ class HostTunnel(threading.Thread):
     def run(self) -> None:
         """Connect, serve, and again."""
         pause_s = 0.0
-        if self._entry.kind == "pull":
-            self._pull = Pull(self._dialer.config, self.host)
         while not self._is_over:
             began_at = time.monotonic()
             try:
@@ -84,18 +87,18 @@ class HostTunnel(threading.Thread):
             except Exception as caught:  # a bug of ours or of a library ends no tunnel
                 error = SshError(f"internal error: {type(caught).__name__}: {caught}")
             if self._is_over:
-                break
+                return
             self._tell_trouble(error)
             was_sound = time.monotonic() > began_at + _SOUND_S
             pause_s = _pause_s(error, 0.0 if was_sound else pause_s)
             if self._has_news.wait(pause_s * random.uniform(0.5, 1.0)):
                 pause_s = 0.0
             self._has_news.clear()
-        if self._pull:
-            self._pull.close()
 
     def _serve(self) -> None:
         """Hold one connection until it is lost; raises QsubError, OSError."""
+        if self._entry.kind == "pull" and self._pull is None:
+            self._pull = Pull(self._dialer.config, self.host)
         with _GATE:
             connection = ssh.connect(ssh.Route.from_json(self._entry.route), secrets=self._secrets)
         self._connection = connection

@@ -44,7 +44,9 @@ class Pull:
         return listener
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, once."""
+        if self._listener.fileno() < 0:
+            return
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

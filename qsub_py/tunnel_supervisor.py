@@ -48,6 +48,9 @@ class Supervisor:
         self._entries = place.read()
         self._secrets: dict[str, str] = {}
         self._states: dict[str, Message] = {}
+        #: Which telling of a host the worker speaks of: what it said before that is old.
+        self._serials: dict[str, int] = {}
+        self._serial = 0
         self._agent = os.environ.get("SSH_AUTH_SOCK", "")
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, tuple[bytearray, float]] = {}
@@ -120,16 +123,26 @@ class Supervisor:
             self._tell(name)
 
     def _tell(self, name: str) -> None:
-        entry = self._entries[name].to_dict()
-        secrets = self._secrets.get(name, "")
-        self._child.send({"op": "add", "name": name, "entry": entry, "secrets": secrets})
+        self._serial += 1
+        self._serials[name] = self._serial
+        self._child.send(
+            {
+                "op": "add",
+                "name": name,
+                "serial": self._serial,
+                "entry": self._entries[name].to_dict(),
+                "secrets": self._secrets.get(name, ""),
+            }
+        )
 
     def _heard(self, message: Message) -> None:
         """Take what the worker says: the state of a host, or a line for the log."""
         if "log" in message:
             log(str(message["log"]))
-        elif message.get("name") in self._entries:
-            self._states.setdefault(str(message.pop("name")), {}).update(message)
+            return
+        name, serial = str(message.get("name", "")), message.get("serial")
+        if name in self._entries and serial == self._serials.get(name):
+            self._states.setdefault(name, {}).update(message)
 
     # -- the control socket ----------------------------------------------------------------
 

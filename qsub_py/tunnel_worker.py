@@ -42,17 +42,19 @@ class Worker:
             case "agent":
                 os.environ["SSH_AUTH_SOCK"] = message["socket"]
             case "add":
-                self._add(message["name"], Entry.from_dict(message["entry"]), message["secrets"])
+                self._add(message)
             case "remove":
                 self._stop(message["name"])
             case "retry":
                 for tunnel in self._tunnels.values():
                     tunnel.retry()
 
-    def _add(self, name: str, entry: Entry, secrets: str) -> None:
+    def _add(self, message: dict[str, Any]) -> None:
+        name, entry = message["name"], Entry.from_dict(message["entry"])
         self._stop(name)
-        self._secrets.update(Secrets.from_json(secrets))
+        self._secrets.update(Secrets.from_json(message["secrets"]))
         tunnel = HostTunnel(name, entry, self._secrets, self._dialer, self.report)
+        tunnel.serial = message["serial"]
         with self._lock:
             self._tunnels[name] = tunnel
         tunnel.start()
@@ -67,7 +69,7 @@ class Worker:
         """Say how a host's tunnel is; from any thread."""
         with self._lock:
             if tunnel is self._tunnels.get(tunnel.host):
-                _say({"name": tunnel.host, **facts})
+                _say({"name": tunnel.host, "serial": tunnel.serial, **facts})
 
     def beat(self) -> None:
         """Give a sign of life and the numbers, for ever."""
@@ -76,8 +78,8 @@ class Worker:
             with self._lock:
                 _say({})
                 for name, tunnel in self._tunnels.items():
-                    meter = tunnel.meter
-                    _say({"name": name, "sent": meter.sent, "received": meter.received})
+                    numbers = {"sent": tunnel.meter.sent, "received": tunnel.meter.received}
+                    _say({"name": name, "serial": tunnel.serial, **numbers})
 
 
 def _say(message: dict[str, Any]) -> None:

@@ -199,3 +199,10 @@ def test_authorize(isolated_env: Path) -> None:
     tunnel_node.authorize("line two qsub_py x", "qsub_py x")
     tunnel_node.authorize("line two qsub_py x", "qsub_py x")
     assert path.read_text() == "ssh-rsa AAAA me\nline two qsub_py x\n"
+
+
+def test_the_same_host_again(served: Env, far: Host, sshd: Sshd) -> None:
+    for _ in range(3):
+        tunnel.add_pull(served.config, "h1", sshd.route(), Secrets(), far.argv("qsub_py.serving"))
+        assert tunnel.await_up(served.config, ["h1"])["h1"].state == "up"
+        served.run("qstat")

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,10 @@ def test_work_goes_on_while_the_tunnel_is_cut(
     info = tunnels.wait_job(job)
     assert info.state is State.COMPLETED
     assert sorted(ledger.read_text().split()) == sorted(f"{n}.1" for n in range(1, 61))
+
+
+def test_many_threads_make_one_supervisor(tunnels: Env) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        pids = set(pool.map(lambda _: tunnel.ensure(tunnels.config), range(16)))
+    assert len(pids) == 1
+    assert (tunnels.config.tunnel_path() / "tunnel.log").read_text().count("supervisor") == 1
