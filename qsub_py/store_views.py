@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qsub_py.errors import JobNotFound
 from qsub_py.model import JobInfo, JobSpec, NodeInfo, State, TaskInfo
@@ -183,15 +183,24 @@ class StoreViews(StoreFiles):
         self, name: str, after: str, *, block_s: float
     ) -> list[tuple[str, dict[bytes, bytes]]]:
         """Return new pieces (id, fields) of a live log that a node writes to `log:<name>`."""
-        key = self.keys.log(name)
-        self.link.command("SET", key + ":wanted", 1, "PX", 10_000)
+        return self.follow_many({name: after}, block_s=block_s).get(name, [])
+
+    def follow_many(
+        self, logs: Mapping[str, str], *, block_s: float
+    ) -> dict[str, list[tuple[str, dict[bytes, bytes]]]]:
+        """Return new pieces of live logs, given as name -> id of the last piece that was read."""
+        names = {self.keys.log(name): name for name in logs}
+        self.link.pipeline([("SET", f"{key}:wanted", 1, "PX", 10_000) for key in names])
         reply = self.link.command(
-            "XREAD", "COUNT", 64, "BLOCK", max(1, int(block_s * 1000)), "STREAMS", key, after,
-            timeout_s=block_s + self.link.timeout_s,
+            "XREAD", "COUNT", 64, "BLOCK", max(1, int(block_s * 1000)), "STREAMS", *names,
+            *logs.values(), timeout_s=block_s + self.link.timeout_s,
         )  # fmt: skip
-        pieces = [(decoded(i), pairs(fields)) for _, found in reply or [] for i, fields in found]
-        if pieces:
+        found = {}
+        trims: list[tuple[Argument, ...]] = []
+        for key, pieces in reply or []:
+            found[names[decoded(key)]] = [(decoded(i), pairs(fields)) for i, fields in pieces]
             # What was read makes room for the node to go on.
-            ms, number = pieces[-1][0].split("-")
-            self.link.command("XTRIM", key, "MINID", f"{ms}-{int(number) + 1}")
-        return pieces
+            ms, _, number = decoded(pieces[-1][0]).partition("-")
+            trims.append(("XTRIM", key, "MINID", f"{ms}-{int(number) + 1}"))
+        self.link.pipeline(trims)
+        return found

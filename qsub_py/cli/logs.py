@@ -153,12 +153,13 @@ def _print_one(
         if is_over or not does_follow:
             _print_kept(client, output, printer, stream)
             return
-        sent = _copy(_live(client, output, stream, does_follow=True), printer)
+        log = LiveLog(client, output, stream)
+        _copy(_live(log, does_follow=True), printer)
         task = _settled(client, output)
         output = replace(output, task=task)
         if task.outcome is not None and task.attempt == attempt:
-            if not sent:  # the output of a call comes with its end
-                _print_kept(client, output, printer, stream)
+            if not log.has_ended or not log.sent:
+                _print_kept(client, output, printer, stream, sent=log.sent)
             else:
                 printer.write(traceback_of(client, task))
                 printer.end()
@@ -176,14 +177,12 @@ def _copy(pieces: Iterable[bytes], printer: _Printer) -> bool:
     return found
 
 
-def _print_kept(client: Client, output: Output, printer: _Printer, stream: str) -> None:
-    """Print what a task has printed so far, or what is left of it."""
-    if stream == "err":
-        live = _live(client, output, stream, does_follow=False)
-        if not _copy(live, printer):
-            _copy(own_file(output), printer)
-    else:
-        _copy(kept_output(client, output), printer)
+def _print_kept(
+    client: Client, output: Output, printer: _Printer, stream: str, *, sent: int = 0
+) -> None:
+    """Print what a task has printed so far, or what is left of it, after its first `sent` bytes."""
+    _copy(kept_output(client, output, stream, sent=sent), printer)
+    if stream == "out":
         printer.write(traceback_of(client, output.task))
     printer.end()
 
@@ -212,17 +211,21 @@ def _settled(client: Client, output: Output) -> TaskInfo:
         time.sleep(0.1)
 
 
-def kept_output(client: Client, output: Output) -> Iterator[bytes]:
-    """Yield a task's output: all of it where its node answers, else the tail."""
-    tail = client.ask(lambda store: store.tail(output.job.id, output.task.position))
-    if output.task.outcome is not None and _is_whole(client, output, tail):
-        yield tail
+def kept_output(client: Client, output: Output, stream: str, *, sent: int = 0) -> Iterator[bytes]:
+    """Yield a task's output after its first `sent` bytes: from its node, else the tail."""
+    tail = b""
+    if stream == "out":
+        tail = client.ask(lambda store: store.tail(output.job.id, output.task.position))
+        if output.task.outcome is not None and _is_whole(client, output, tail):
+            yield tail[sent:]
+            return
+    log = LiveLog(client, output, stream, sent=sent)
+    yield from _live(log, does_follow=False)
+    if log.is_answered:
         return
-    sent = False
-    for piece in _live(client, output, "out", does_follow=False):
-        sent = True
-        yield piece
-    if not sent and tail:
+    if stream == "err":
+        yield from _own_file(output, sent)
+    elif tail:
         common.hint(f"qlog: node {output.node} has no more of it than the last {len(tail)} bytes:")
         yield tail
 
@@ -234,38 +237,34 @@ def _is_whole(client: Client, output: Output, tail: bytes) -> bool:
     return client.ask(lambda store: store.tail_bytes(output.job.id)) < _ALL_KEPT_BYTES
 
 
-def _live(client: Client, output: Output, stream: str, *, does_follow: bool) -> Iterator[bytes]:
+def _live(log: LiveLog, *, does_follow: bool) -> Iterator[bytes]:
     """Yield the pieces that the node sends."""
-    log = LiveLog(client, output, stream)
-    if not log.ask():
-        common.hint(f"qlog: node {output.node} is gone; here is what the server has")
-        return
-    while True:
-        entries = client.ask(lambda store: store.follow(log.name, log.after, block_s=1.0))
+    is_there = log.ask()
+    while is_there and not log.has_ended:
+        entries = log.read(1.0)
         piece = b""
         for piece in log.take(entries):
             yield piece
-        if log.has_ended or (entries and not does_follow and len(piece) < _PIECE_BYTES):
-            return
-        if not entries and not does_follow and log.silent_s > (0.5 if log.sent else _SILENCE_S):
-            if log.after == "0":
-                common.hint(f"qlog: node {output.node} does not answer")
-            return
         if does_follow and log.silent_s > _SILENCE_S:
-            if not _still_runs(client, output):
-                return
+            is_there = log.still_runs()
             log.ask_again()
+        elif not does_follow and entries and len(piece) < _PIECE_BYTES:
+            return
+        elif not does_follow and log.silent_s > (0.5 if log.is_answered else _SILENCE_S):
+            is_there = False
+    if not log.is_answered and log.output.task.outcome is None:
+        common.hint(f"qlog: node {log.output.node} does not answer")
 
 
 class LiveLog:
     """The output of one task as its node sends it; a new agent of the node is asked anew."""
 
-    def __init__(self, client: Client, output: Output, stream: str) -> None:
+    def __init__(self, client: Client, output: Output, stream: str, *, sent: int = 0) -> None:
         self.output, self._client, self._stream = output, client, stream
         self.name, self.after = "", "0"
         #: How many bytes have come, and how many of those to come did so before.
-        self.sent = self._skip = 0
-        self.has_ended = False
+        self.sent, self._skip = sent, 0
+        self.has_ended = self.is_answered = False
         self._agent_at = 0.0
         self._heard_at = time.monotonic()
 
@@ -296,6 +295,17 @@ class LiveLog:
             self.ask()
         self._heard_at = time.monotonic()
 
+    def read(self, block_s: float) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Return what has come."""
+        return self._client.ask(lambda s: s.follow(self.name, self.after, block_s=block_s))
+
+    def still_runs(self) -> bool:
+        """Whether the task, whose node is silent, runs on."""
+        job, position = self.output.job.id, self.output.task.position
+        [(state, attempt)] = self._client.ask(lambda s: s.states(job, position, 1))
+        is_same = attempt == min(self.output.task.attempt, 15)
+        return is_same and state in (State.RUNNING, State.COMPLETING)
+
     def _node(self) -> NodeInfo | None:
         nodes = self._client.ask(lambda store: store.nodes())
         return next((node for node in nodes if node.name == self.output.node), None)
@@ -303,7 +313,7 @@ class LiveLog:
     def take(self, entries: Iterable[tuple[str, dict[bytes, bytes]]]) -> Iterator[bytes]:
         """Yield what is new in entries of the log."""
         for number, fields in entries:
-            self.after, self._heard_at = number, time.monotonic()
+            self.after, self._heard_at, self.is_answered = number, time.monotonic(), True
             piece = fields.get(b"d", b"")
             known = min(self._skip, len(piece))
             self._skip -= known
@@ -315,14 +325,7 @@ class LiveLog:
                 return
 
 
-def _still_runs(client: Client, output: Output) -> bool:
-    (state, _), *_rest = client.ask(
-        lambda store: store.states(output.job.id, output.task.position, 1)
-    )
-    return state in (State.RUNNING, State.COMPLETING)
-
-
-def own_file(output: Output) -> Iterator[bytes]:
+def _own_file(output: Output, sent: int) -> Iterator[bytes]:
     """Yield the errors' own file, which may lie on a file system that this host shares."""
     spec = output.spec
     path = os.path.join(spec.cwd, expand_pattern(
@@ -330,6 +333,7 @@ def own_file(output: Output) -> Iterator[bytes]:
         node=output.node, is_array=spec.is_array,
     ))  # fmt: skip
     with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(sent)
         while piece := file.read(_PIECE_BYTES):
             yield piece
 

@@ -46,7 +46,7 @@ def main() -> None:
     if not _locked(lock.fileno(), node_dir, replaces="--replace" in sys.argv[2:]):
         logging.error("another agent runs this node")
         sys.exit(75)
-    (node_dir / "agent.pid").write_text(f"{os.getpid()}\n")
+    edition.write_pid(node_dir / "agent.pid")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The keeper may have started us; what we start is nobody's zombie.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -49,3 +49,10 @@ def hold(place: Path | None = None) -> int | None:
             break
     os.close(descriptor)
     return None
+
+
+def write_pid(path: Path) -> None:
+    """Write down our pid, so that a reader finds the former or ours and no empty file."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(f"{os.getpid()}\n")
+    new.replace(path)

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from qsub_py.node import edition
 from qsub_py.node.agent_line import AgentLine, Supervisor, log
@@ -239,8 +240,7 @@ def _lock(node_dir: str) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    with open(f"{node_dir}/keeper.pid", "w") as file:
-        file.write(f"{os.getpid()}\n")
+    edition.write_pid(Path(node_dir, "keeper.pid"))
     return True
 
 
