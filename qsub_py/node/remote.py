@@ -115,8 +115,10 @@ def _start(header: Header, _: bytes) -> Iterator[Header]:
     """Start the node, or restart the agent of one that runs from another bundle."""
     config = _config(header)
     os.chdir("/")
+    ran = [where for _, where, runs in local.local_nodes(config)
+           if runs and where.name == f"{config.cluster}.{header['name']}"]  # fmt: skip
+    is_old = any(not control.runs_this_package(where) for where in ran)
     started = local.start(config, **header["options"])
-    is_old = started.was_running and not control.runs_this_package(started.node_dir)
     is_anew = started.was_running and (is_old or header["restarts"])
     if is_anew and not started.was_restarted:
         control.restart(config, [started.name])
