@@ -67,7 +67,9 @@ class CommandRun:
     def begin(self) -> None:
         """Start the next task when none runs and the fence allows; end when all are over."""
         if self._current is not None:
-            if self._current.hold.paused and self._place.fence.is_open(now()):
+            # What is about to be killed may run elsewhere: it must not go on for a moment.
+            doomed = self._current.ladder.verdict is not None
+            if self._current.hold.paused and not doomed and self._place.fence.is_open(now()):
                 self._resume_from_fence(self._current)
             return
         if not self._waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -134,6 +135,27 @@ def test_cancel_past_the_fence_does_not_let_it_run(keeper: Keeper, tmp_path: Pat
     item = keeper.await_item(0)
     assert (item.state, item.signal) == ("CANCELLED", 9)
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_runs_elsewhere_does_not_go_on_before_its_end(keeper: Keeper, tmp_path: Path) -> None:
+    """The agent is back, says what is not ours any more and then opens the fence."""
+    beats = tmp_path / "beats"
+    key = keeper.shell(f"echo $$ > {tmp_path}/pid; while :; do echo beat >> {beats}; done")
+    pid = pid_in(tmp_path / "pid")
+    wait_for(beats.exists, "the first beat")
+    keeper.fence(-1)
+    keeper.await_op("paused", key=key)
+    wait_for(lambda: is_stopped(pid), "the stop")
+    seen = beats.stat().st_size
+    # It shall read both orders at a time.
+    assert keeper.process
+    keeper.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_stopped(keeper.process.pid), "the keeper's stop")
+    keeper.send({"op": "kill", "slot": 0, "pos": None, "why": "w", "grace_s": 0})
+    keeper.fence(100)
+    keeper.process.send_signal(signal.SIGCONT)
+    assert keeper.await_item(0).signal == 9
+    assert beats.stat().st_size == seen
 
 
 def test_verdict_past_the_fence(keeper: Keeper, tmp_path: Path) -> None:
