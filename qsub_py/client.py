@@ -42,9 +42,29 @@ _CHUNKS_A_TRIP = 8
 #: How long a request is repeated while the server cannot be reached.
 PATIENCE_S = 30.0
 _POLL_S = 1.0
+#: How long a tunnel or an SSH connection that is lost may take to be back.
+_WAY_BACK_S = 5.0
 #: Files that were just sent may be gone again: another's refusal or purge deleted them.
 _SHIP_TRIES = 3
 _UNKNOWN = "run it again with --key K (the same K each time) to be sure of one job"
+
+
+def _connected(config: Config) -> tuple[Store, str]:
+    """Return a store that is connected, and the password.
+
+    A tunnel that is lost is back in a moment, with another port: a job that submits jobs need
+    not fail for that.
+    """
+    is_far = not config.url and config.upstream_path().exists()
+    deadline = time.monotonic() + (_WAY_BACK_S if is_far else 0.0)
+    while True:
+        url, password = reach.endpoint(config)
+        try:
+            return Store.connect(url, password=password, cluster=config.cluster), password
+        except StoreUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.1)
 
 
 class Client:
@@ -64,10 +84,9 @@ class Client:
         Raises ConfigError, StoreUnavailable, StoreBusy, StoreMismatch.
         """
         config = config or configuration.load()
-        url, password = reach.endpoint(config)
         configuration.load_key(config.cluster, create=True)
         ring = Keyring.of(configuration.load_keys(config.cluster))
-        store = Store.connect(url, password=password, cluster=config.cluster)
+        store, password = _connected(config)
         store.check()
         return cls(config, store, ring, password)
 

@@ -128,3 +128,14 @@ def test_a_client_that_waits_follows_the_port(
         host.join(relay.listen())
         go.touch()
         assert waiting.wait(60) == 7
+
+
+def test_a_command_waits_for_a_way_that_comes_back(
+    env: Env, host: Host, relay: Relay, password: str
+) -> None:
+    host.join(relay.port, password)
+    relay.cut()
+    words = [sys.executable, "-m", "qsub_py", "qsub", "true"]
+    with subprocess.Popen(words, env=host.environ, stdout=subprocess.PIPE) as waiting:
+        host.join(relay.listen())
+        assert waiting.wait(60) == 0
