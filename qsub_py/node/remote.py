@@ -130,12 +130,6 @@ def _start(header: Header, _: bytes) -> Iterator[Header]:
     }
 
 
-def _status(header: Header, _: bytes) -> Iterator[Header]:
-    """Return this cluster's nodes here."""
-    found = local.local_nodes(_config(header))
-    yield {"nodes": [{"name": s.name, "uid": s.uid, "runs": runs} for s, _, runs in found]}
-
-
 def _destroy(header: Header, _: bytes) -> Iterator[Header]:
     """End a node and all it runs at once, without a word to the server."""
     yield {"was": control.destroy(_config(header), header["name"])}
@@ -147,10 +141,6 @@ def _forget(header: Header, _: bytes) -> Iterator[Header]:
     if not any(runs for _, _, runs in local.local_nodes(config)):
         tunnel_node.leave(config)
     yield {}
-
-
-def _restart(header: Header, _: bytes) -> Iterator[Header]:
-    yield {"names": control.restart(_config(header), header["names"])}
 
 
 def _boot(header: Header, _: bytes) -> Iterator[Header]:
@@ -179,10 +169,8 @@ _OPS: dict[str, Callable[[Header, bytes], Iterator[Header]]] = {
     "unserve": _unserve,
     "join": _join,
     "start": _start,
-    "status": _status,
     "destroy": _destroy,
     "forget": _forget,
-    "restart": _restart,
     "boot": _boot,
     "doctor": _doctor,
     "logs": _logs,
