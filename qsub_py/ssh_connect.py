@@ -25,6 +25,8 @@ from qsub_py.text import quoted, safe
 #: How often a host that hangs up on newcomers is tried, and the first pause in between.
 TRIES = 6
 FIRST_PAUSE_S = 0.2
+#: How many logins may be cut off.
+LOSSES = 3
 #: The name of ours in the server's log.
 CLIENT = "qsub_py"
 
@@ -58,18 +60,17 @@ def _patiently(
 ) -> Connection:
     """Connect to one host; again after a pause when it hangs up on newcomers.
 
-    A login that was cut off is tried once more: others may have kept the prompt for longer
-    than the server waits, and what was answered is known by now.
+    A login that was cut off is tried again: others may have kept the prompt for longer than
+    the server waits, and what was answered is known by now.
     """
-    pause_s, may_lose = FIRST_PAUSE_S, True
+    pause_s, losses_left = FIRST_PAUSE_S, LOSSES
     for tries_left in reversed(range(TRIES)):
         try:
             return _once(hop, below, secrets, asker, accept_new)
         except (_HungUp, SshLost) as error:
-            is_last = isinstance(error, SshLost) and not may_lose
-            if not tries_left or is_last or (below and not below.is_alive()):
+            losses_left -= isinstance(error, SshLost)
+            if not tries_left or not losses_left or (below and not below.is_alive()):
                 raise
-            may_lose = may_lose and isinstance(error, _HungUp)
         time.sleep(pause_s * random.uniform(0.5, 1.5))
         pause_s *= 2
     raise AssertionError("unreachable")

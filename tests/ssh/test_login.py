@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from env import wait_until
 from qsub_py import ssh
 from qsub_py.errors import AuthenticationFailed
 from sshd import Agent, Home, Sshd, make_key
@@ -98,6 +99,25 @@ def test_many_threads_ask_once(server: Sshd, home: Home, opened: Open) -> None:
     for thread in threads:
         thread.join(60)
     assert found == [True] * 8
+    assert len(person.asked) == 1
+
+
+def test_who_types_longer_than_the_server_waits_gets_in(
+    home: Home, start_sshd: Start, opened: Open
+) -> None:
+    """The server hangs up meanwhile; the answer is good for the next connection."""
+    server = start_sshd(options=["LoginGraceTime 5"])
+    home.host("box", server)
+    home.know(server.known_line())
+    server.authorize(home.key(passphrase="sesame"))
+
+    class Slow(Person):
+        def passphrase(self, path: str) -> str | None:
+            wait_until(lambda: not server.sessions(), what="the server hangs up")
+            return super().passphrase(path)
+
+    person = Slow(["sesame"])
+    assert works(opened(asker=person))
     assert len(person.asked) == 1
 
 
