@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from env import Env, alive, wait_until
-from qsub_py import reach, serving, tunnel, tunnel_keys, tunnel_node, upstream
+from qsub_py import reach, serving, tunnel, tunnel_node, upstream
 from qsub_py.config import Config
 from qsub_py.errors import NodeError
 from qsub_py.server_lock import is_locked
 from qsub_py.ssh import Secrets
-from qsub_py.ssh_keygen import make_key
+from qsub_py.ssh_keygen import make_key, restricted
 from qsub_py.store_link import Link
 from tunnel.host import Host
 from tunnel.sshd import Sshd
@@ -108,7 +108,7 @@ def enter(host: Host, sshd: Sshd, answer: dict[str, Any], private: str) -> Confi
     told = {
         "host": "127.0.0.1", "user": pwd.getpwuid(os.geteuid()).pw_name, "ssh_port": sshd.port,
         "server_port": answer["port"], "private_key": private, "server": "far",
-        "host_keys": tunnel_keys.host_keys(sshd.route()),
+        "host_keys": [" ".join((sshd.dir / "host_key.pub").read_text().split()[:2])],
         "password": answer["password"],
     }  # fmt: skip
     code = (
@@ -135,10 +135,9 @@ def key(sshd: Sshd) -> str:
 def joined(served: Env, far: Host, sshd: Sshd, tmp_path: Path) -> Any:
     """Return (host, its configuration) of a node's host that has its own way."""
     answer = json.loads(far.tell({}, "qsub_py.serving").stdout)
-    private, _ = tunnel_keys.node_key(served.config)
-    assert tunnel_keys.node_key(served.config)[0] == private
+    private, public = make_key("qsub_py-default")
     with (sshd.dir / "authorized_keys").open("a") as file:
-        file.write(tunnel_keys.authorized_line(served.config, answer["port"]) + "\n")
+        file.write(restricted(public, answer["port"]) + "\n")
     host = Host(tmp_path / "n1", served)
     config = enter(host, sshd, answer, private)
     yield host, config
