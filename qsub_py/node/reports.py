@@ -51,9 +51,16 @@ class Entry:
     #: What is being sent (see bringing.py), and when the last of it was.
     upload: Any = None
     brought_at: float = 0.0
+    #: Whether some task brings files at all.
+    has_files: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.has_files = any(item.files for item, _ in self.items)
 
     def next_to_bring(self) -> Item | None:
         """Return a task whose files wait to be sent; None: its end can be told."""
+        if not self.has_files:
+            return None
         return next((i for i, _ in self.items if i.files and i.pos not in self.notes), None)
 
     def add_note(self, position: int, note: bytes, size: int, blob: str, now: float) -> None:
@@ -71,7 +78,7 @@ class Entry:
 
     def drop_files(self) -> None:
         """Delete the files that are surely on the server."""
-        for item, _ in self.items:
+        for item, _ in self.items if self.has_files else ():
             if item.files and item.files[0] and item.pos not in self.kept:
                 with contextlib.suppress(OSError):
                     os.unlink(item.files[0])

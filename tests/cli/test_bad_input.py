@@ -12,6 +12,7 @@ import pytest
 
 from qsub_py.cli import common
 from qsub_py.cli.qcancel import qcancel
+from qsub_py.cli.qfetch import qfetch
 from qsub_py.cli.qhold import qhold
 from qsub_py.cli.qlog import qlog
 from qsub_py.cli.qnode import qnode
@@ -196,7 +197,7 @@ def test_18_large_input(refused: Refuse, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("word", ["abc", "12_", "12_[5-1]", "0", "99999999999999999999", "12-3",
                                   "12_a", "@~x", "-1"])  # fmt: skip
-@pytest.mark.parametrize("command", [qstat, qcancel, qhold, qwait, qlog, qresult])
+@pytest.mark.parametrize("command", [qstat, qcancel, qhold, qwait, qlog, qresult, qfetch])
 def test_20_ids(refused: Refuse, word: str, command: object) -> None:
     refused(word, command=command)
 

@@ -290,7 +290,7 @@ def test_without_nodes_and_jobs(env: Env, here: Path) -> None:
 
 
 def test_unknown_jobs(env: Env, here: Path) -> None:
-    for command in ("qstat", "qlog", "qresult", "qwait", "qcancel", "qhold", "qrls"):
+    for command in ("qstat", "qlog", "qresult", "qfetch", "qwait", "qcancel", "qhold", "qrls"):
         done = env.run(command, 7, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"{command}: there is no job 7\n"

@@ -99,8 +99,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--rate",
         "--exclude",
         "-x",
-        "--ship",
-        "--fetch",
         "--signal",
         "--skip-if-exists",
         "--extend",
