@@ -23,7 +23,8 @@ from qsub_py.archive_unpack import Archive, Folders
 from qsub_py.errors import JobError, PayloadError, SignatureError
 from qsub_py.globs import matches
 from qsub_py.model import JobInfo
-from qsub_py.notes import Note, read_note
+from qsub_py.notes import Note, question, read_note
+from qsub_py.signing import sign
 from qsub_py.store_files import piece_count
 from qsub_py.text import quoted
 
@@ -115,9 +116,10 @@ def ask_node(
     if uid is None:
         raise FetchError(f"node {node}, which has them, is not up")
     name = secrets.token_hex(8)
-    order = {"op": "files", "job": job.id, "uid": job.uid, "position": position, "log": name,
-             "first": position, "last": position, "attempt": attempt,
-             "patterns": list(patterns)}  # fmt: skip
+    asked = question(name, position, attempt, patterns)
+    signature = sign(client.ring.current, "ask", client.cluster, job.uid, asked)
+    order = {"op": "files", "job": job.id, "uid": job.uid, "first": position, "last": position,
+             "asked": asked.decode(), "signature": signature.hex()}  # fmt: skip
     # Said to be wanted before it is asked for: a node drops what nobody waits for.
     client.ask(lambda store: store.follow(name, "0", block_s=0.001))
     client.ask(lambda store: store.order_node(uid, json.dumps(order)))

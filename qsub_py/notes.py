@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from qsub_py.errors import PayloadError
@@ -40,6 +41,11 @@ class Note:
     def is_inline(self) -> bool:
         """Whether the archive stands in the note itself."""
         return bool(self.files) and not self.blob and not self.is_kept
+
+
+def question(name: str, position: int, attempt: int, patterns: Sequence[str]) -> bytes:
+    """Return what is signed when a node is asked for files: it gives them to nobody else."""
+    return json.dumps([name, position, attempt, list(patterns)]).encode()
 
 
 def pack_note(key: Key, note: Note, data: bytes, *, cluster: str, uid: str, position: int) -> bytes:

@@ -37,6 +37,9 @@ from qsub_py.units import format_size
 
 log = logging.getLogger("qsub_py.agent")
 
+#: Pieces in one call of a script: what the server takes in a moment.
+_PIECES_A_TRIP = 4
+
 
 @dataclass
 class Upload:
@@ -63,7 +66,7 @@ class Bringer:
 
     def __init__(self, store: NodeStore, ring: Keyring, jobs: Jobs, node_name: str) -> None:
         self._store, self._ring, self._jobs, self._name = store, ring, jobs, node_name
-        self._pace = Pace()
+        self._pace = Pace(most=_PIECES_A_TRIP)
         self._upload: tuple[Entry, Upload] | None = None
 
     def turn(self, entries: Iterable[Entry]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsub_py.globs import check_glob
+from qsub_py.errors import QsubError
 from qsub_py.node.call_logs import CallLogs
 from qsub_py.node.jobs import Job, output_files
 from qsub_py.node.serving import FileServer
 from qsub_py.signing import Keyring
 from qsub_py.store_node import NodeStore
+
+log = logging.getLogger("qsub_py.agent")
 
 _TURN_S = 0.2
 _PIECE_BYTES = 256 * 1024
@@ -59,17 +63,20 @@ class LiveLogs:
         self, text: dict[str, Any], job: Job | None, slots: Sequence[tuple[int, list[int]]]
     ) -> None:
         """Obey an order to send files of a task that runs in one of `slots`, or has ended."""
-        name, position = str(text["log"]), int(text["position"])
         root = since = ""
-        patterns = [check_glob(str(pattern)) for pattern in text["patterns"]]
-        if job is not None and slots:
-            scratch = f"{self._dir}/scratch/{slots[0][0]}"
+        position = json.loads(text["asked"])[1]  # what is signed counts
+        slot = next((slot for slot, positions in slots if position in positions), None)
+        if job is not None and slot is not None:
+            scratch = f"{self._dir}/scratch/{slot}"
             is_private = "private" in job.common
             root, since = (scratch, f"{scratch}.since") if is_private else (job.spec.cwd, "")
-        self._files.ask(
-            name, text["uid"], position, int(text["attempt"]), root=root, since=since,
-            patterns=patterns,
-        )  # fmt: skip
+        try:
+            self._files.ask(
+                str(text["uid"]), str(text["asked"]).encode(), bytes.fromhex(text["signature"]),
+                root=root, since=since,
+            )  # fmt: skip
+        except QsubError as error:
+            log.warning("files that were asked for: %s", error)
 
     def turn(self, is_open: Callable[[str, int], bool]) -> None:
         """Send what is new; drop followers whose task ended or whom nobody listens to."""

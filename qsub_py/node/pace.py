@@ -16,8 +16,8 @@ _MOST = 32
 class Pace:
     """A number that fits itself to how long the last turn took."""
 
-    def __init__(self) -> None:
-        self._count = 1
+    def __init__(self, most: int = _MOST) -> None:
+        self._count, self._most = 1, most
 
     def run(self, step: Callable[[int], T]) -> T:
         """Return `step(count)`; the next count is larger after a short time, smaller after long."""
@@ -25,7 +25,7 @@ class Pace:
         result = step(self._count)
         took = time.monotonic() - start
         if took < _AIM_S / 2:
-            self._count = min(2 * self._count, _MOST)
+            self._count = min(2 * self._count, self._most)
         elif took > _AIM_S:
             self._count = max(1, self._count // 2)
         return result

@@ -11,14 +11,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from qsub_py.globs import check_glob
 from qsub_py.node.children import prelude
+from qsub_py.node.pace import Pace
 from qsub_py.notes import Note, pack_note
-from qsub_py.signing import Keyring
+from qsub_py.signing import Keyring, verify
 from qsub_py.store_node import NodeStore
 
 log = logging.getLogger("qsub_py.agent")
@@ -28,6 +30,8 @@ _PIECE_BYTES = 256 * 1024
 _PIECES_A_TURN = 16
 _STATUS = 3
 _MOST_AT_ONCE = 64
+#: Questions that are not answered again, should somebody repeat them.
+_MOST_SEEN = 10_000
 
 
 @dataclass
@@ -52,15 +56,21 @@ class FileServer:
     def __init__(self, store: NodeStore, ring: Keyring, node_dir: Path, node_name: str) -> None:
         self._store, self._ring, self._dir, self._name = store, ring, node_dir, node_name
         self._questions: dict[str, _Question] = {}
+        self._seen: deque[str] = deque(maxlen=_MOST_SEEN)
+        self._pace = Pace(most=_PIECES_A_TURN)
         self._next = 0.0
 
-    def ask(
-        self, name: str, uid: str, position: int, attempt: int, *,
-        root: str, since: str, patterns: Sequence[str],
-    ) -> None:  # fmt: skip
-        """Answer with the files of a running task below `root`; with root "" with kept ones."""
-        if name in self._questions or len(self._questions) >= _MOST_AT_ONCE:
+    def ask(self, uid: str, asked: bytes, signature: bytes, *, root: str, since: str) -> None:
+        """Answer with the files of a running task below `root`; with root "" with kept ones.
+
+        Only to who has the cluster's key, and once: SignatureError, ValueError.
+        """
+        verify(self._ring, signature, "ask", self._store.cluster, uid, asked)
+        name, position, attempt, patterns = json.loads(asked)
+        patterns = [check_glob(pattern) for pattern in patterns]
+        if name in self._seen or len(self._questions) >= _MOST_AT_ONCE:
             return
+        self._seen.append(name)
         self._next = 0.0
         if not root:
             path = str(self._dir / "out" / f"{uid}.{position}.{attempt}.files")
@@ -68,7 +78,7 @@ class FileServer:
             question.note = _kept(path, attempt, self._name)
         else:
             path = str(self._dir / "out" / f"{uid}.{position}.{name}.now")
-            status = _pack({"root": root, "patterns": list(patterns), "since": since,
+            status = _pack({"root": root, "patterns": patterns, "since": since,
                             "target": path})  # fmt: skip
             question = _Question(uid, position, attempt, status, path, True)
         self._questions[name] = question
@@ -84,7 +94,9 @@ class FileServer:
         self._next = time.monotonic() + _TURN_S
         for name, question in list(self._questions.items()):
             try:
-                is_done = self._is_packed(question) and self._send(name, question)
+                is_done = self._is_packed(question) and self._pace.run(
+                    lambda count: self._send(name, question, count)  # noqa: B023
+                )
             except OSError as error:
                 log.warning("files that were asked for: %s", error)
                 is_done = True
@@ -107,7 +119,7 @@ class FileServer:
         question.note = Note(question.attempt, self._name, count, size, sha, why=why)
         return True
 
-    def _send(self, name: str, question: _Question) -> bool:
+    def _send(self, name: str, question: _Question, count: int) -> bool:
         """Send a few pieces, the note before the first; return whether all was sent."""
         assert question.note is not None
         if question.file is None:
@@ -117,7 +129,7 @@ class FileServer:
             if not question.note.files:
                 return self._store.write_log(name, {"d": b"", "end": 1})
             question.file = open(question.path, "rb")  # noqa: SIM115 - closed in _drop
-        for _ in range(_PIECES_A_TURN):
+        for _ in range(count):
             at = question.file.tell()
             piece = question.file.read(_PIECE_BYTES)
             fields: dict[str, bytes | int | str | float] = {"d": piece}

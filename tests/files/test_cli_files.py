@@ -315,6 +315,27 @@ def test_forged_files_are_refused(node: Env, here: Path) -> None:
     assert "sign" in done.stderr
 
 
+def test_a_node_gives_files_to_nobody_without_the_key(node: Env, here: Path) -> None:
+    (here / "secret").write_text("s")
+    job = node.qsub("--ship", "secret", "--wrap", ": > ready; sleep 60")
+    ready = node.node_dirs["n1"] / "scratch"
+    wait_until(lambda: list(ready.glob("*/ready")), what="the job runs")
+    store = node.store()
+    [one] = store.nodes()
+    uid, log_key = store.spec(job)[2], store.keys.log("abcd")
+    asked = json.dumps(["abcd", 0, 1, ["*"]])
+    for signature in ("", "00" * 40, "zz", b"12345678".hex() + "00" * 32):
+        order = {"op": "files", "job": job, "uid": uid, "first": 0, "last": 0, "asked": asked,
+                 "signature": signature}  # fmt: skip
+        store.follow("abcd", "0", block_s=0.001)
+        seq = store.order_node(one.uid, json.dumps(order))
+        wait_until(lambda seq=seq: not store.orders_done([("n1", one.uid, seq)]))
+    assert store.link.command("XLEN", log_key) == 0
+    assert "secret" in node.run("qfetch", "--now", "--list", job, "*", check=False).stdout
+    node.run("qcancel", "--wait", job)
+    store.close()
+
+
 def test_purge_takes_all(node: Env, here: Path) -> None:
     (here / "big").write_bytes(os.urandom(600_000))
     job = node.qsub("--ship", "big", "--fetch", "r", "--wrap", "cp big r")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from qsub_py.errors import StoreBusy, StoreError
 from qsub_py.model import Ship, State
-from qsub_py.store_files import ShipLost, squeeze_piece
+from qsub_py.store_files import PIECE_BYTES, ShipLost, squeeze_piece
 from store.driver import CD, Cluster, F, Node
+from store.test_large import is_quick
 
 SHA = "ab" * 32
 BLOB = f"blob:s{SHA}"
@@ -160,3 +163,21 @@ def test_notes_of_what_is_not_accepted_are_not_kept(cluster: Cluster, node: Node
     [again] = node.claim()
     node.finish(again, [CD], notes=((0, b"better", 1),))
     assert cluster.store.notes(job, [0]) == {0: b"better"}
+
+
+def test_no_call_holds_the_server(private: Cluster) -> None:
+    """Four pieces of random bytes are the most that comes in one call."""
+    private.link.command("CONFIG", "SET", "slowlog-log-slower-than", 5000)
+    node = private.node()
+    job = private.submit()
+    pieces = [(n, b"R" + os.urandom(PIECE_BYTES)) for n in range(4)]
+    numbers = iter(range(100))
+    is_quick(private, "ship", lambda: private.store.put_shipped(f"{next(numbers):064x}", pieces))
+    is_quick(
+        private, "bring",
+        lambda: node.store.bring(job, f"{next(numbers):016x}", pieces, total=2**20, most=2**40),
+    )  # fmt: skip
+    for _ in range(6):
+        name = f"{next(numbers):064x}"
+        private.store.put_shipped(name, pieces)
+        is_quick(private, "unship", lambda name=name: private.store.drop_shipped(name))
