@@ -35,7 +35,7 @@ def endpoint(config: Config, *, wait_s: float = 60.0) -> tuple[str, str]:
             return upstream.with_ca(config.url, config.ca), ""
         if found := upstream.read(config):
             if found.way == "ssh":
-                _keep_tunnels(config, awaited=found.server)
+                _keep_tunnels(config, awaited=found.server, wait_s=min(_AWAIT_S, wait_s))
             return found.link_url(), found.password
     embedded = serve(config, wait_s=wait_s)
     _keep_tunnels(config)
@@ -56,7 +56,7 @@ def open_port(config: Config, *, wait_s: float = 60.0) -> server.Endpoint:
     return found
 
 
-def _keep_tunnels(config: Config, *, awaited: str = "") -> None:
+def _keep_tunnels(config: Config, *, awaited: str = "", wait_s: float = 0.0) -> None:
     """Start what keeps the tunnels again, if there is something to keep and it is gone.
 
     Waits for the one tunnel that this host itself needs.
@@ -70,8 +70,8 @@ def _keep_tunnels(config: Config, *, awaited: str = "") -> None:
             from qsub_py import tunnel
 
             if awaited:
-                tunnel.ensure(config)
-                tunnel.await_up(config, [awaited], timeout_s=_AWAIT_S)
+                tunnel.ensure(config, wait_s=wait_s)
+                tunnel.await_up(config, [awaited], timeout_s=wait_s)
             else:
                 tunnel.start(config)
         if (directory / "node.json").exists() and not is_locked(directory / "node.lock"):

@@ -55,17 +55,17 @@ class TunnelStatus:
     received: int = 0
 
 
-def ensure(config: Config) -> int:
+def ensure(config: Config, *, wait_s: float = _START_S) -> int:
     """Return the pid of the supervisor, started if need be; hosts that are down are tried now.
 
     One of another version is replaced (what it had of typed secrets is gone). Raises NodeError.
     """
     with _ensuring:
-        return _ensure(_place(config))
+        return _ensure(_place(config), time.monotonic() + wait_s)
 
 
-def _ensure(place: Place) -> int:
-    deadline, next_start = time.monotonic() + _START_S, 0.0
+def _ensure(place: Place, deadline: float) -> int:
+    next_start = 0.0
     hello = {"op": "hello", "agent": os.environ.get("SSH_AUTH_SOCK", "")}
     while time.monotonic() < deadline:
         if not is_locked(place.lock) and time.monotonic() >= next_start:
