@@ -105,7 +105,8 @@ class _Crowd:
             common.hint(f"qlog: job {job.id} waits; `qstat --why {job.id}` says why")
 
     def _states(self) -> Iterator[tuple[int, State]]:
-        for first, last in _runs(self._open):
+        # A few that are not meant cost less than a round trip for each that is.
+        for first, last in _runs(self._open, gap=256):
             for at, (state, _) in enumerate(self._asked(first, last + 1 - first), first):
                 yield at, state
 
@@ -174,11 +175,11 @@ class _Crowd:
             self._write(data)
 
 
-def _runs(positions: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield contiguous positions, which ascend, as (first, last)."""
+def _runs(positions: Iterable[int], gap: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield positions, which ascend, as (first, last) of those at most `gap` apart."""
     first = last = None
     for at in positions:
-        if last is not None and at == last + 1:
+        if last is not None and at - last <= gap:
             last = at
             continue
         if first is not None and last is not None:

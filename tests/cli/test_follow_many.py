@@ -34,6 +34,7 @@ def test_lines_are_whole() -> None:
     assert (lines.end(), lines.end()) == (b"12_3: d\n", b"")
     assert lines.feed(b"x" * 70000) == b"12_3: " + b"x" * 70000 + b"\n"
     assert list(_runs([0, 1, 2, 5, 7, 8])) == [(0, 2), (5, 5), (7, 8)]
+    assert list(_runs([0, 2, 5], gap=2)) == [(0, 2), (5, 5)]
     assert list(_runs([])) == []
 
 
