@@ -322,9 +322,10 @@ class Agent:
     def _begin(self, batch: Batch, chunk: Chunk | None) -> None:
         """Hand a batch to the keeper, unless its files must be fetched first."""
         try:
-            ships = self._jobs.get(batch).spec.ship
-            if self._staging.wants(ships):
-                self._staging.add(batch, chunk, ships)
+            spec = self._jobs.get(batch).spec
+            self._hand.check(spec)
+            if self._staging.wants(spec.ship):
+                self._staging.add(batch, chunk, spec.ship)
                 return
             header, body = self._jobs.run_frame(batch, chunk)
         except StoreError:

@@ -12,11 +12,12 @@ import selectors
 import time
 from pathlib import Path
 
-from qsub_py.model import Batch
+from qsub_py.model import Batch, JobSpec
 from qsub_py.node import edition
 from qsub_py.node.call_logs import CallLogs
 from qsub_py.node.holding import Held, Holding
-from qsub_py.node.jobs import Jobs
+from qsub_py.node.job_files import is_private
+from qsub_py.node.jobs import CannotStart, Jobs
 from qsub_py.node.keeper_link import KeeperLink, await_end, start_keeper
 from qsub_py.node.reports import Entry, Outbox
 from qsub_py.node.staging import Staging
@@ -44,6 +45,7 @@ class Hand:
         self.holding, self.outbox = Holding(), Outbox()
         self._events = selectors.EVENT_READ
         self._edition = edition.name()
+        self._version = VERSION
         self._keeper = self._connect()
 
     def listen(self) -> None:
@@ -96,6 +98,11 @@ class Hand:
         settled = self.outbox.settled(time.monotonic())
         if settled:
             self.send({"op": "forget", "seqs": settled})
+
+    def check(self, spec: JobSpec) -> None:
+        """Raise CannotStart for what a keeper of an older version would misunderstand."""
+        if self._version < 2 and (spec.ship or spec.fetch or is_private(spec)):
+            raise CannotStart("the node runs an older version until what it runs now has ended")
 
     def kill(self, slot: int, positions: list[int], why: str, *, grace_s: float) -> None:
         """End tasks of a slot as cancelled: SIGTERM, grace, SIGKILL."""
@@ -161,6 +168,7 @@ class Hand:
                 time.sleep(1.0)
 
     def _adopt(self, state: Header, before: dict[int, Held]) -> None:
+        self._version = state.get("version", 1)
         self._edition = state.get("edition", "of a version before 2")
         for row in state["batches"]:
             positions = set(row["waiting"])
