@@ -24,6 +24,9 @@ from cloudpickle.cloudpickle import dynamic_subimport
 _lock = threading.RLock()
 _STDLIB = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+#: On a host that was sent us in a bundle, what came with us lies beside us and is nobody's own.
+_HOME = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, ""))
+_BUNDLED = _HOME + os.sep if os.path.exists(os.path.join(_HOME, ".in-use")) else ""
 _PACKAGE = __name__.partition(".")[0]
 #: What a module's globals need not carry: they describe the file it came from.
 _MACHINERY = {"__builtins__", "__loader__", "__spec__", "__cached__"}
@@ -66,6 +69,8 @@ def _is_own_path(file: str) -> bool:
     if file.startswith("<") or file.endswith(tuple(EXTENSION_SUFFIXES)):
         return False
     real = os.path.realpath(file)
+    if _BUNDLED and real.startswith(_BUNDLED):
+        return False
     return not any(part in path for part in _INSTALLED for path in (file, real)) and not (
         file.startswith(_STDLIB) or real.startswith(_STDLIB)
     )

@@ -330,6 +330,8 @@ def main() -> None:
     for fd in (CONTROL, TICKETS, RESULTS, MARK):
         os.set_inheritable(fd, False)
     _hide()
+    # What the agent lends (lending.py), after all that the interpreter has itself.
+    sys.path.append(config["lib"])
     _lend_cloudpickle(config["cloudpickle"])
     Runner(config).serve()
 

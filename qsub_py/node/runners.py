@@ -133,6 +133,7 @@ class Runner:
             "out_dir": f"{self._place.node_dir}/out",
             "culprit": str(Path(__file__).resolve().parents[1] / "culprit.py"),
             "cloudpickle": _cloudpickle_path(),
+            "lib": f"{self._place.node_dir}/lib",
         }
         program = find_program(python or sys.executable, dict(env).get("PATH", os.defpath))
         if program is None:
