@@ -30,6 +30,8 @@ Row = tuple[Columns, int, int]
 _COMPLETED = State.COMPLETED.code
 #: How many tasks are looked up in one round trip.
 _PAGE = 256
+#: Of so many nodes an error tells why they could not start a job.
+_MOST_NODES = 3
 _STATES_AT_ONCE = 65536
 #: How long one blocking read lasts; results end it at once.
 BLOCK_S = 30.0
@@ -81,15 +83,23 @@ def fetcher(client: Client) -> Fetch:
 
 def silent_ends(store: Store, info: JobInfo, positions: Iterable[int]) -> dict[int, Outcome]:
     """Return outcomes, made of the states alone, of those tasks that have ended."""
-    ends = {}
+    ends, reason = {}, _reason(info)
     # A cancelled job shows every position as cancelled, also those it does not have.
     for first, last in runs(p for p in positions if p < info.total):
         for at in range(first, last + 1, _STATES_AT_ONCE):
             count = min(last + 1 - at, _STATES_AT_ONCE)
             for number, (state, attempt) in enumerate(store.states(info.id, at, count)):
                 if state.is_terminal:
-                    ends[at + number] = Outcome(at + number, state, attempt, reason=info.reason)
+                    ends[at + number] = Outcome(at + number, state, attempt, reason=reason)
     return ends
+
+
+def _reason(info: JobInfo) -> str:
+    """Return why a job ended as a whole; where no node could start it, what was in the way."""
+    if info.state is not State.FAILED:
+        return info.reason
+    nodes = [f"{name}: {sentence}" for name, sentence in info.unfit.items()]
+    return "; ".join([info.reason, *nodes[:_MOST_NODES]])
 
 
 def runs(positions: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,10 +79,15 @@ def test_calls_on_a_host_submit_calls(lab3: Lab) -> None:
         "def parent(n):\n    return sum(qsub_py.map(child, range(n)))\n"
         "if __name__ == '__main__':\n    print(qsub_py.submit(parent, 5).result(60))\n"
     )
-    import sys
-
     done = lab3.head.run([sys.executable, "nested.py"])
     assert done.stdout == "30\n", done
+
+
+def test_what_no_host_has_is_told(lab3: Lab) -> None:
+    lab3.head.ours("qnode", "start", "h1", timeout=90)
+    code = "import qsub_py, numpy; qsub_py.submit(numpy.sum, [1, 2]).result(60)"
+    done = lab3.head.run([sys.executable, "-c", code], check=False)
+    assert "RemoteError: no node can start it; h1: no module numpy" in done.stderr
 
 
 # -- the server on another host --------------------------------------------------------------
