@@ -46,9 +46,11 @@ class Talker:
             while True:
                 client, _ = self._listener.accept()
                 self.clients.append(client)
-                client.sendall(self._says)
+                with contextlib.suppress(OSError):  # it may have left already
+                    client.sendall(self._says)
+                    if not self._hang:
+                        client.shutdown(socket.SHUT_RDWR)
                 if not self._hang:
-                    client.shutdown(socket.SHUT_RDWR)
                     client.close()
 
     def close(self) -> None:
