@@ -90,11 +90,15 @@ class Deployment:
     def connect(self, hosts: Sequence[Host]) -> dict[str, Connection | QsubError]:
         """Connect to hosts at once; unknown host keys are shown together and asked for once."""
         found = self._each(hosts, self._connect)
-        unknown = {n: e for n, e in found.items() if isinstance(e, HostKeyUnknown) and e.may_ask}
+        unknown = {
+            name: error
+            for name, error in found.items()
+            if isinstance(error, HostKeyUnknown) and error.may_ask and error.can_be_kept
+        }
         if unknown and self.confirm(list(unknown.values())):
             ssh.trust(list(unknown.values()))
             again = [host for host in hosts if host.name in unknown]
-            found |= self.connect(again) if len(again) else {}
+            found |= self.connect(again)
         return found
 
     def _connect(self, host: Host) -> Connection:
