@@ -16,6 +16,9 @@ from qsub_py.fleet import Member, members
 from qsub_py.node import control, local, local_logs
 from qsub_py.text import safe
 
+#: How long `ensure` waits for tunnels that are on their way back.
+_TUNNEL_S = 10.0
+
 if TYPE_CHECKING:
     from qsub_py.client import Client
     from qsub_py.remote import Remote
@@ -96,11 +99,16 @@ def _ensure_members(config: Config, wanted: dict[str, Member]) -> int:
     from qsub_py import tunnel
     from qsub_py.cli.fleet import start_again
 
-    if any(one.way == "tunnel" for one in wanted.values()):
+    tunnelled = [name for name, one in wanted.items() if one.way == "tunnel"]
+    down = set()
+    if tunnelled:
         tunnel.ensure(config)
+        states = tunnel.await_up(config, tunnelled, timeout_s=_TUNNEL_S)
+        down = {name for name in tunnelled if name not in states or states[name].state != "up"}
     client = common.connect()
     up = {node.name for node in client.ask(lambda store: store.nodes()) if node.state != "lost"}
-    dead = [one for name, one in wanted.items() if name not in up]
+    # A tunnel that is down may want a passphrase, which is asked for here.
+    dead = [one for name, one in wanted.items() if name not in up or name in down]
     return start_again(config, dead) if dead else 0
 
 
