@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qsub_py.config import Config
 from qsub_py.errors import NodeError
-from qsub_py.node import install, local
+from qsub_py.node import install, local, turns
 
 _END_S = 10.0
 
@@ -27,8 +27,9 @@ def restart(config: Config, names: Sequence[str]) -> list[str]:
         what = f"called {', '.join(sorted(unknown))} runs" if unknown else "runs"
         raise NodeError(f"no node {what} on this host", hint="start one with `qnode start`")
     chosen = [(settings, where) for settings, where in here if not names or settings.name in names]
-    for _, node_dir in chosen:
-        local.launch(node_dir)
+    with turns.alone(config):
+        for _, node_dir in chosen:
+            local.launch(node_dir)
     install.refresh(config)
     return [settings.name for settings, _ in chosen]
 
@@ -49,6 +50,11 @@ def destroy(config: Config, name: str) -> bool:
                     os.kill(pid, how)
         _await(lambda keeper=keeper: not keeper or not _is_alive(keeper))  # type: ignore[misc]
     return bool(found)
+
+
+def is_there(node_dir: Path) -> bool:
+    """Whether a node has an agent, or a keeper that holds what it runs until there is one."""
+    return local.is_running(node_dir) or bool(_keeper(node_dir))
 
 
 def runs_this_package(node_dir: Path) -> bool:

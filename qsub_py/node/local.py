@@ -20,7 +20,7 @@ from typing import Any
 from qsub_py.activation import find_environment
 from qsub_py.config import Config, redact
 from qsub_py.errors import ConfigError, NodeError, SpecError
-from qsub_py.node import edition, hardware, install, interpreters
+from qsub_py.node import edition, hardware, install, interpreters, turns
 from qsub_py.node import gpus as devices
 from qsub_py.node.settings import NodeSettings
 from qsub_py.text import check_name
@@ -69,7 +69,7 @@ def start(
     What is None or empty is found on this machine. A node that runs keeps it as it was; what is
     given and other than before is applied by a new agent, and its tasks go on.
     """
-    name = check_name(name or socket.gethostname().split(".")[0], what="node name")
+    name = check_name(name or _own_name(config), what="node name")
     if cpus is not None and not 1 <= cpus <= 4096:
         raise SpecError(f"a node has 1 to 4096 cpus, not {cpus}")
     given: dict[str, Any] = {
@@ -79,13 +79,40 @@ def start(
         "avoid_busy_gpus": avoid_busy_gpus or None,
     }  # fmt: skip
     given = {option: value for option, value in given.items() if value is not None}
-    node_dir = _node_dir(config, name)
-    if is_running(node_dir):
-        return _adjust(config, node_dir, given)
-    _found(config, node_dir, name, given).save(node_dir)
-    launch(node_dir)
-    install.refresh(config)
-    return _started(node_dir, was_running=False)
+    with turns.alone(config):
+        if alias:
+            check_only(config, name)
+        node_dir = _node_dir(config, name)
+        if is_running(node_dir):
+            return _adjust(config, node_dir, given)
+        _found(config, node_dir, name, given).save(node_dir)
+        launch(node_dir)
+        install.refresh(config)
+        return _started(node_dir, was_running=False)
+
+
+def check_only(config: Config, name: str) -> None:
+    """Raise NodeError where a head has a node here under another name: both would give out
+    the same cpus."""
+    names = _names_of_heads(config)
+    if names and name not in names:
+        raise NodeError(
+            f"this host has a node already, which is called {names[0]}",
+            hint=f"to give it the other name, stop that one first: qnode stop {names[0]}",
+        )
+
+
+def _own_name(config: Config) -> str:
+    """Return the name by which a head started the node here, else the host's."""
+    return (*_names_of_heads(config), socket.gethostname().split(".")[0])[0]
+
+
+def _names_of_heads(config: Config) -> list[str]:
+    return [
+        settings.name
+        for settings, _, runs in local_nodes(config)
+        if runs and settings.cluster == config.cluster and settings.alias
+    ]
 
 
 def _found(config: Config, node_dir: Path, name: str, given: dict[str, Any]) -> NodeSettings:
@@ -150,7 +177,10 @@ def ensure(config: Config) -> list[str]:
         if runs or settings.cluster != config.cluster or (node_dir / "stopped").exists():
             continue
         try:
-            launch(node_dir)
+            with turns.alone(config):
+                if is_running(node_dir):
+                    continue
+                launch(node_dir)
             done.append(settings.name)
         except NodeError as error:
             failed.append(NodeError(f"node {settings.name}: {error}", hint=error.hint))

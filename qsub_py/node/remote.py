@@ -20,7 +20,7 @@ from qsub_py import config as configuration
 from qsub_py import server, server_start, serving, ssh_keygen, tunnel_node, upstream
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, QsubError
-from qsub_py.node import control, doctor, install, local, local_logs
+from qsub_py.node import control, doctor, install, local, local_logs, turns
 
 Header = dict[str, Any]
 Receive = Callable[[], tuple[Header, bytes] | None]
@@ -54,6 +54,9 @@ def _prepare(header: Header, blob: bytes) -> Iterator[Header]:
     """
     secrets = json.loads(blob)
     config = _config(header)
+    # Here, not only when it starts: a way for it would lead the node that runs astray.
+    turns.take(config)
+    local.check_only(config, header["name"])
     configuration.install_keys(config.cluster, secrets["keys"])
     if header["url"]:
         upstream.write(
@@ -115,10 +118,16 @@ def _start(header: Header, _: bytes) -> Iterator[Header]:
     """Start the node, or restart the agent of one that runs from another bundle."""
     config = _config(header)
     os.chdir("/")
-    ran = [where for _, where, runs in local.local_nodes(config)
-           if runs and where.name == f"{config.cluster}.{header['name']}"]  # fmt: skip
-    is_old = any(not control.runs_this_package(where) for where in ran)
-    started = local.start(config, **header["options"])
+    place = f"{config.cluster}.{header['name']}"
+    found = [(where, runs) for _, where, runs in local.local_nodes(config) if where.name == place]
+    was_there = any(control.is_there(where) for where, _ in found)
+    is_old = any(runs and not control.runs_this_package(where) for where, runs in found)
+    try:
+        started = local.start(config, **header["options"])
+    except QsubError:
+        if not was_there:
+            control.destroy(config, header["name"])  # it may still be on its way
+        raise
     is_anew = started.was_running and (is_old or header["restarts"])
     if is_anew and not started.was_restarted:
         control.restart(config, [started.name])
@@ -138,6 +147,7 @@ def _destroy(header: Header, _: bytes) -> Iterator[Header]:
 def _forget(header: Header, _: bytes) -> Iterator[Header]:
     """Delete the record of the server when no node is left; keys stay."""
     config = _config(header)
+    turns.take(config)
     if not any(runs for _, _, runs in local.local_nodes(config)):
         tunnel_node.leave(config)
     yield {}
