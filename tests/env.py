@@ -120,22 +120,24 @@ class Env:
             for name in self.node_dirs:
                 with contextlib.suppress(OSError, ValueError):
                     self._end(self.pid(role, name))
-        for node_dir in self.node_dirs.values():
-            _kill_cookies(node_dir)
         with contextlib.suppress(Exception):
             server.stop(self.config.server_path())
+        # Whoever outlived that may have started others meanwhile.
+        wait_until(lambda: not _kill_of(self.home), what=f"all that has {self.home} ends")
 
     def _end(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not alive(pid), what=f"process {pid} ends")
 
 
-def _kill_cookies(node_dir: Path) -> None:
-    """End what a killed keeper left running: processes with our node directory in their
-    environment (scratch paths of commands, files of runners)."""
-    needle = os.fsencode(node_dir)
+def _kill_of(home: Path) -> bool:
+    """Kill what has this home directory in its environment or command line; was there any?"""
+    needle, found = os.fsencode(home) + b"/", False
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if needle in (entry / "environ").read_bytes():
+                said = b"".join((entry / name).read_bytes() for name in ("environ", "cmdline"))
+                if needle in said.replace(b"\0", b"/") and alive(int(entry.name)):
                     os.kill(int(entry.name), signal.SIGKILL)
+                    found = True
+    return found
