@@ -9,7 +9,7 @@ from typing import Any
 from qsub_py.config_paths import config_dir
 from qsub_py.config_toml import Source, check_given, fill_table, read_toml
 from qsub_py.errors import ConfigError, SpecError
-from qsub_py.hosts import HostBook, HostOptions, expand_ranges
+from qsub_py.hosts import HostBook, HostOptions, check_python, expand_ranges, parse_host
 from qsub_py.text import check_name, quoted
 from qsub_py.units import parse_size
 
@@ -37,6 +37,9 @@ def load_hosts(path: Path | None = None) -> HostBook:
         options = _options(defaults, table, keys, source)
         try:
             for single in expand_ranges(name):
+                if ":" not in single and parse_host(single) != (single, {}):
+                    raise SpecError(f"{single} is more than a name",
+                                    hint="user has a key of its own below it")  # fmt: skip
                 if single in hosts:
                     raise SpecError(f"{single} is listed twice")
                 hosts[single] = options
@@ -57,6 +60,7 @@ def _options(
         for word in (*options.features, *options.queues):
             check_name(word)
         parse_size(options.mem or "0")
+        check_python(options.python)
         for name, least, most in (("cpus", 0, 4096), ("port", 0, 65535), ("gpus", -1, 1024)):
             if not least <= getattr(options, name) <= most:
                 raise SpecError(f"{name} is not between {least} and {most}")

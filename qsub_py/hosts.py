@@ -18,6 +18,7 @@ MAX_HOSTS = 4096
 #: What a host may be called: it becomes an argument of ssh and the name of a node.
 _ALIAS = re.compile(r"(?!-)[\w.-]{1,128}", re.ASCII)
 _USER = re.compile(r"(?!-)[\w.+@\\-]{1,128}", re.ASCII)
+_PYTHON = re.compile(r"~?[\w./+@-]+", re.ASCII)
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 _WORD = re.compile(
     r"(?:(?P<user>.*)@)?"
@@ -86,7 +87,11 @@ class HostBook:
         found: dict[str, Host] = {}
         for word in words:
             for host in self._expanded(word, ()):
-                found.setdefault(host.name, host)
+                if found.setdefault(host.name, host) != host:
+                    raise SpecError(
+                        f"{host.name} is given twice, with different users or ports",
+                        hint="a host has one node: leave one of them out",
+                    )
         return list(found.values())
 
     def all(self) -> list[Host]:
@@ -122,7 +127,15 @@ def parse_host(word: str) -> tuple[str, dict[str, Any]]:
     match = _WORD.fullmatch(word)
     name = (match["six"] or match["host"] or "") if match else ""
     if not match or not (match["six"] or _ALIAS.fullmatch(name)):
-        raise SpecError(f"bad host {quoted(word)}", hint="write host, user@host or user@host:port")
+        raise SpecError(
+            f"bad host {quoted(word)}",
+            hint="write host, user@host or user@host:port; an IPv6 address as [2001:db8::1]",
+        )
+    if "%" in name:
+        raise SpecError(
+            f"{quoted(word)} cannot name a node",
+            hint="give the host a name, and this as its address in hosts.toml",
+        )
     given: dict[str, Any] = {}
     if match["user"] is not None:
         if not _USER.fullmatch(match["user"]):
@@ -133,6 +146,15 @@ def parse_host(word: str) -> tuple[str, dict[str, Any]]:
         if not 0 < given["port"] < 65536:
             raise SpecError(f"bad port in {quoted(word)}", hint="ports are 1 to 65535")
     return name, given
+
+
+def check_python(text: str) -> str:
+    """Return the path or name of a Python there that every shell reads alike; SpecError."""
+    if text and not _PYTHON.fullmatch(text):
+        raise SpecError(
+            f"bad path of a Python: {quoted(text)}", hint="letters, digits and ./+-_~ only"
+        )
+    return text
 
 
 def expand_ranges(word: str) -> Iterator[str]:

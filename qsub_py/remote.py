@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import qsub_py
 from qsub_py.bundle import Bundle
-from qsub_py.errors import NodeError, SpecError, SshLost
-from qsub_py.hosts import Host
-from qsub_py.text import quoted, safe
+from qsub_py.errors import NodeError, SshLost
+from qsub_py.hosts import Host, check_python
+from qsub_py.text import safe
 
 if TYPE_CHECKING:
     from qsub_py.ssh import Connection, Stream
@@ -41,7 +41,6 @@ _PLACES = (
     '"$HOME"/.local/share/uv/python/*/bin/python3',
     '"$HOME"/.pyenv/versions/*/bin/python3',
 )
-_PYTHON = re.compile(r"~?[\w./+@-]+", re.ASCII)
 
 
 def command_line(python: str = "") -> str:
@@ -50,11 +49,7 @@ def command_line(python: str = "") -> str:
     It has no quote inside its quotes, no `!`, no backslash and no line end: so sh, csh and fish
     read it alike.
     """
-    if python and not _PYTHON.fullmatch(python):
-        raise SpecError(
-            f"bad path of a Python: {quoted(python)}", hint="letters, digits and ./+-_~ only"
-        )
-    places = python or " ".join(_PLACES)
+    places = check_python(python) or " ".join(_PLACES)
     fits = '"$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" >/dev/null 2>&1'
     runs = (
         'exec "$p" -c "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"'

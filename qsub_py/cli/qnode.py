@@ -13,6 +13,7 @@ from qsub_py.cli import common
 from qsub_py.cli.node_table import shown_minors, table
 from qsub_py.cli.shapes import node_json
 from qsub_py.errors import SpecError
+from qsub_py.hosts import check_python
 from qsub_py.units import format_size, parse_size
 
 
@@ -46,22 +47,30 @@ def start(hosts: tuple[str, ...], file: str | None, name: str | None, python: st
     """
     settings = config.load()
     wanted = _sizes(options)
-    if server_on is not None:
-        from qsub_py.cli import fleet
-
-        fleet.serve_on(settings, server_on, file, accepts_new=accept_new)
-        if not hosts and file is None:
-            return 0
-    if not hosts and file is None:
+    is_here = not hosts and file is None
+    # All that is given is looked at before anything is done.
+    is_told = any(value is not None for value in (name, python, *wanted.values()))
+    if is_here and server_on is not None and is_told:
+        raise SpecError("--server-on alone starts no node",
+                        hint=f"name the nodes' hosts, too: --server-on {server_on} HOST...")  # fmt: skip
+    if is_here and python is not None:
+        raise SpecError("--python is for nodes on other hosts",
+                        hint="here it is the Python that runs qnode")  # fmt: skip
+    if not is_here and name is not None:
+        raise SpecError("--name is for a node of this host", hint="hosts are named as ssh does")
+    if is_here and server_on is None:
         _start_here(settings, name, wanted)
         return 0
-    if name is not None:
-        raise SpecError("--name is for a node of this host", hint="hosts are named as ssh does")
     from qsub_py.cli import fleet
 
-    found = fleet.find_hosts(hosts, file)
+    found = [] if is_here else fleet.find_hosts(hosts, file)
     if python is not None:
+        check_python(python)
         found = [replace(host, options=replace(host.options, python=python)) for host in found]
+    if server_on is not None:
+        fleet.serve_on(settings, server_on, file, accepts_new=accept_new)
+    if not found:
+        return 0
     options = dict.fromkeys((host.name for host in found), wanted)
     return fleet.start_hosts(settings, found, options, accepts_new=accept_new)
 
@@ -110,6 +119,8 @@ def _start_here(settings: config.Config, name: str | None, wanted: dict[str, Any
 @common.options
 def stop(names: tuple[str, ...], now: bool, everything: bool) -> int:
     """Stop this host's nodes (or those named) when what they run has ended."""
+    if names and everything:
+        raise SpecError("--all takes no names", hint="leave out the one or the other")
     from qsub_py.cli.life import stop
 
     return stop(common.connect(), names, everything=everything, now=now)

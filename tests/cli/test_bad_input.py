@@ -223,7 +223,16 @@ def test_stat_options(refused: Refuse) -> None:
 
 
 def test_node_options(refused: Refuse) -> None:
-    assert "`qnode start HOST` is not supported yet" in refused("start", "host1", command=qnode)
+    assert "bad host" in refused("start", "host 1", command=qnode)
+    assert "given twice" in refused("start", "ann@h1", "bob@h1", command=qnode)
+    assert "--name is for" in refused("start", "--server-on", "h1", "--name", "x", "h2",
+                                      command=qnode)  # fmt: skip
+    assert "starts no node" in refused("start", "--server-on", "h1", "--cpus", "2", command=qnode)
+    assert "bad host" in refused("start", "--server-on", "h1", "h 2", command=qnode)
+    assert "bad path" in refused("start", "--server-on", "h1", "h2", "--python", "a;b",
+                                 command=qnode)  # fmt: skip
+    assert "--python is for" in refused("start", "--python", "/usr/bin/python3", command=qnode)
+    assert "--all takes no names" in refused("stop", "--all", "h1", command=qnode)
     assert "--cpus takes" in refused("start", "--cpus", "0", command=qnode)
     assert "bad size" in refused("start", "--mem", "4Q", command=qnode)
     assert "--mem must be above 0" in refused("start", "--mem", "0", command=qnode)

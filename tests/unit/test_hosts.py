@@ -31,12 +31,15 @@ def test_user_and_port() -> None:
 
 def test_a_host_counts_once() -> None:
     assert names("a", "b", "a") == ["a", "b"]
+    with pytest.raises(SpecError, match="a is given twice"):
+        HostBook().find(["ann@a", "bob@a"])
 
 
 @pytest.mark.parametrize(
     "word",
     ["", "-oProxyCommand=x", "a b", "a;b", "h:0", "h:99999", "node[1-", "node[3-1]", "node[x]",
-     "node[]", "-x@h", "a\x1b[0m", "h[1-99999]", "user@", "h:"],
+     "node[]", "-x@h", "a\x1b[0m", "h[1-99999]", "user@", "h:", "::1",
+     "[fe80::1%eth0]"],
 )  # fmt: skip
 def test_bad_words_are_refused(word: str) -> None:
     with pytest.raises(SpecError) as caught:
@@ -75,6 +78,8 @@ all = ["@gpu", "ws[1-2]"]
         ("[hosts.a]\ncpu = 3\n", ":2: unknown key 'hosts.a.cpu'"),
         ("[hosts.a]\ncpus = 'x'\n", ":2: hosts.a.cpus must be a whole number"),
         ("[hosts.a]\nmem = '4Q'\n", ":1: "),
+        ("[hosts.a]\npython = 'a;b'\n", ":1: bad path of a Python"),
+        ("[hosts.'ann@a']\n", ":1: ann@a is more than a name"),
         ("[hosts.a]\nport = 70000\n", ":1: port is not between"),
         ("[hosts.a]\n[hosts.'a']\n", "2:"),
         ("[hosts.'a[1-2]']\n[hosts.a2]\n", "a2 is listed twice"),
