@@ -315,6 +315,8 @@ class LiveLog:
         for number, fields in entries:
             self.after, self._heard_at, self.is_answered = number, time.monotonic(), True
             piece = fields.get(b"d", b"")
+            if b"o" in fields:  # where it begins: an agent that dies may be followed by one
+                self._skip = max(0, self.sent - int(fields[b"o"]))  # that sends it again
             known = min(self._skip, len(piece))
             self._skip -= known
             self.sent += len(piece) - known

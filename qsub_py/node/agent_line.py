@@ -180,10 +180,18 @@ class Supervisor:
         self._silence_s = silence_s
         self._backoff_s = silence_s
         self._not_before = 0.0
+        #: pid of the agent that we started last, 0 when it has ended.
+        self._started = 0
         self._last_look = time.monotonic()
 
     def learn(self, argv: Sequence[str]) -> None:
-        """Start the agent like this from now on: it is another version, elsewhere."""
+        """Hear from an agent how it is started, which may be another version, elsewhere.
+
+        One that we started meanwhile, as the former was, must not get its place later.
+        """
+        if self._started not in (0, self._line.pid):
+            with contextlib.suppress(OSError):
+                os.kill(self._started, signal.SIGKILL)
         if argv and list(argv) != list(self._argv):
             log(f"the agent is now: {' '.join(argv)}")
             self._argv = argv
@@ -214,18 +222,23 @@ class Supervisor:
         path = f"{self._place.node_dir}/agent.log"
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            self._place.children.start(
+            tree = self._place.children.start(
                 argv,
                 env,
                 path=argv[0],
                 cookie=b"",
                 moves={1: out, 2: out},
-                reaped=lambda status, _: log(f"the agent ended with status {status}"),
+                reaped=lambda status, _: self._ended(status),
             )
+            self._started = tree.pid
         except OSError as error:
             log(f"cannot start the agent: {error}")
         finally:
             os.close(out)
+
+    def _ended(self, status: int) -> None:
+        log(f"the agent ended with status {status}")
+        self._started = 0
 
     def _kill_old(self) -> None:
         """Kill the silent agent, if its pid is still a process that holds our connection."""

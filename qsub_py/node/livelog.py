@@ -114,7 +114,7 @@ class LiveLogs:
                     piece = file.read(_PIECE_BYTES)
                     if not piece:
                         return True
-                    if not self._store.write_log(name, {"d": piece}):
+                    if not self._store.write_log(name, {"d": piece, "o": follower.offset}):
                         return False
                     follower.offset += len(piece)
         except OSError:
@@ -127,7 +127,7 @@ class LiveLogs:
             piece = self.calls.read(follower.uid, follower.position, follower.offset, _PIECE_BYTES)
             if not piece:
                 return True
-            if not self._store.write_log(name, {"d": piece}):
+            if not self._store.write_log(name, {"d": piece, "o": follower.offset}):
                 return False
             follower.offset += len(piece)
         return False

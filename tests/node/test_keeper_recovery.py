@@ -304,6 +304,25 @@ def test_an_agent_says_how_it_is_started_again(silent: Keeper, tmp_path: Path) -
     os.kill(pid, signal.SIGKILL)
 
 
+def test_an_agent_that_comes_too_late_is_not_kept(tmp_path: Path) -> None:
+    """One that was started as the former was, while another version took over."""
+    script = f"echo $$ >> {tmp_path}/agents; exec sleep 600"
+    keeper = Keeper(tmp_path / "node", silence_s=0.3, agent_argv=["/bin/sh", "-c", script])
+    try:
+        keeper.start().connect()
+        assert keeper.link is not None
+        keeper.link.close()
+        keeper.link = None
+        late = wait_for(lambda: agents(tmp_path / "agents"), "an agent")[0]
+        keeper.connect()
+        wait_for(lambda: not is_alive(late), "its end")
+    finally:
+        keeper.stop()
+        for pid in agents(tmp_path / "agents"):
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_no_agent_is_started_before_the_first_hello(silent: Keeper, tmp_path: Path) -> None:
     started = time.monotonic()
     wait_for(lambda: time.monotonic() > started + 2.0, "time to pass")
