@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from qsub_py import bundle, far_server, fleet, ssh, tunnel, upstream
 from qsub_py import config as configuration
 from qsub_py.bundle import Bundle
 from qsub_py.config import Config
+from qsub_py.crew import Crew, Relay
 from qsub_py.errors import HostKeyUnknown, NodeError, QsubError
 from qsub_py.far_server import FarServer
 from qsub_py.fleet import Member
@@ -83,13 +83,15 @@ class Deployment:
     asker: Asker | None = None
     confirm: Confirm = lambda unknown: False
     accepts_new: bool = False
+    #: Told after Ctrl-C how many hosts are still at work.
+    finishing: Callable[[int], None] = lambda count: None
     secrets: Secrets = field(default_factory=Secrets)
 
     # -- reaching hosts --------------------------------------------------------------------
 
     def connect(self, hosts: Sequence[Host]) -> dict[str, Connection | QsubError]:
         """Connect to hosts at once; unknown host keys are shown together and asked for once."""
-        found = self._each(hosts, self._connect)
+        found = self._each(hosts, self._connect, finishes=False)
         unknown = {
             name: error
             for name, error in found.items()
@@ -104,25 +106,31 @@ class Deployment:
     def _connect(self, host: Host) -> Connection:
         self.told(host.name, "connecting")
         return ssh.connect(
-            route_of(host), secrets=self.secrets, asker=self.asker, accept_new=self.accepts_new
+            route_of(host), secrets=self.secrets, asker=self._relay, accept_new=self.accepts_new
         )
+
+    @cached_property
+    def _relay(self) -> Relay | None:
+        return Relay(self.asker) if self.asker else None
 
     def _each(
         self,
         hosts: Sequence[Host],
         action: Callable[[Host], T],
         done: Callable[[str, T | QsubError], None] = lambda name, result: None,
+        *,
+        finishes: bool = True,
     ) -> dict[str, T | QsubError]:
-        """Do it for every host at once, tell `done` of each; a host's error is its result."""
+        """Do it for every host at once, tell `done` of each; a host's error is its result.
 
-        def one(host: Host) -> T | QsubError:
-            result = _guarded(host, action)
-            done(host.name, result)
-            return result
-
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="host") as pool:
-            names = [host.name for host in hosts]
-            return dict(zip(names, pool.map(one, hosts), strict=True))
+        Ctrl-C begins no other host, and waits for those that are at it if it `finishes`.
+        """
+        finishing = self.finishing if finishes else None
+        crew = Crew(lambda host: _guarded(host, action), hosts, at_once=_AT_ONCE)
+        results = crew.run(
+            lambda host, result: done(host.name, result), relay=self._relay, finishing=finishing
+        )
+        return dict(zip((host.name for host in hosts), results, strict=True))
 
     @contextlib.contextmanager
     def remote(self, host: Host) -> Iterator[Remote]:
@@ -217,19 +225,19 @@ class Deployment:
                        "password": way.password, "ca": way.ca}  # fmt: skip
             ready = {"op": "prepare", **request, "url": way.url}
             place = remote.ask(ready, json.dumps(secrets).encode())
-            had_tunnel = self._lay_way(host, remote, way, place)
-            try:
-                self.told(host.name, "starting")
-                wanted = _options(host, way, options)
-                answer = remote.ask(
-                    {"op": "start", **request, "options": wanted, "restarts": restarts}
-                )
-            except BaseException:
-                if way.kind == "tunnel" and not had_tunnel:
-                    tunnel.remove(self.config, host.name)
-                raise
-        member = Member(host, connection.route, way.kind, self.bundle.hash, dict(options))
-        fleet.put(self.config, member)
+            member = Member(host, connection.route, way.kind, self.bundle.hash, dict(options))
+            with self._recorded(member):
+                had_tunnel = self._lay_way(host, remote, way, place)
+                try:
+                    self.told(host.name, "starting")
+                    wanted = _options(host, way, options)
+                    answer = remote.ask(
+                        {"op": "start", **request, "options": wanted, "restarts": restarts}
+                    )
+                except BaseException:
+                    if way.kind == "tunnel" and not had_tunnel:
+                        tunnel.remove(self.config, host.name)
+                    raise
         return Started(
             name=host.name,
             cpus=answer["cpus"],
@@ -242,6 +250,21 @@ class Deployment:
             was_upgraded=answer["was_upgraded"],
             warning=_warning(remote.facts),
         )
+
+    @contextlib.contextmanager
+    def _recorded(self, member: Member) -> Iterator[None]:
+        """Record a host before it is worked on: so `qnode stop` finds what a start that was
+        killed has left. One that fails by itself leaves the record as it was."""
+        before = fleet.members(self.config).get(member.host.name)
+        fleet.put(self.config, member)
+        try:
+            yield
+        except BaseException:
+            if before:
+                fleet.put(self.config, before)
+            else:
+                fleet.drop(self.config, member.host.name)
+            raise
 
     def _lay_way(self, host: Host, remote: Remote, way: Way, place: Mapping[str, Any]) -> bool:
         """Open a tunnel to the server, if it needs one; returns whether there was one before."""
@@ -283,6 +306,8 @@ def _guarded(host: Host, action: Callable[[Host], T]) -> T | QsubError:
         return NodeError(f"{host.name}: it stopped answering", hint="try again")
     except OSError as error:
         return NodeError(f"{host.name}: {error.strerror or type(error).__name__}", hint="try again")
+    except Exception as error:  # the others go on
+        return NodeError(f"{host.name}: internal error: {type(error).__name__}: {error}")
 
 
 def route_of(host: Host) -> Route:

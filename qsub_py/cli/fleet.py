@@ -121,6 +121,12 @@ def _deployment(
 ) -> Iterator[tuple[Deployment, render.Board]]:
     with render.board() as board:
         asker = TerminalAsker(board) if is_answered() else None
+
+        def finishing(count: int) -> None:
+            hosts = "1 host" if count == 1 else f"{count} hosts"
+            with board.paused():
+                common.complain(f"qnode: finishes with {hosts}; Ctrl-C again leaves at once")
+
         yield (
             Deployment(
                 config,
@@ -128,6 +134,7 @@ def _deployment(
                 asker=asker,
                 confirm=asker.confirm if asker else lambda unknown: False,
                 accepts_new=accepts_new,
+                finishing=finishing,
             ),
             board,
         )

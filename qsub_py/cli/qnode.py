@@ -52,7 +52,7 @@ def start(hosts: tuple[str, ...], file: str | None, name: str | None, python: st
     is_told = any(value is not None for value in (name, python, *wanted.values()))
     if is_here and server_on is not None and is_told:
         raise SpecError("--server-on alone starts no node",
-                        hint=f"name the nodes' hosts, too: --server-on {server_on} HOST...")  # fmt: skip
+                        hint="name the hosts of nodes as well")  # fmt: skip
     if is_here and python is not None:
         raise SpecError("--python is for nodes on other hosts",
                         hint="here it is the Python that runs qnode")  # fmt: skip
