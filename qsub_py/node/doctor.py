@@ -85,7 +85,7 @@ def _pythons() -> Iterator[Finding]:
 
 
 def _nodes(config: Config) -> Iterator[Finding]:
-    found = [each for each in local.local_nodes(config) if each[0].cluster == config.cluster]
+    found = local.local_nodes(config)
     for settings, node_dir, runs in found:
         yield _node(settings, node_dir, runs=runs)
         if settings.env and not Path(settings.env, "bin").is_dir():

@@ -108,11 +108,7 @@ def _own_name(config: Config) -> str:
 
 
 def _names_of_heads(config: Config) -> list[str]:
-    return [
-        settings.name
-        for settings, _, runs in local_nodes(config)
-        if runs and settings.cluster == config.cluster and settings.alias
-    ]
+    return [settings.name for settings, _, runs in local_nodes(config) if runs and settings.alias]
 
 
 def _found(config: Config, node_dir: Path, name: str, given: dict[str, Any]) -> NodeSettings:
@@ -155,12 +151,14 @@ def _adjust(config: Config, node_dir: Path, given: dict[str, Any]) -> NodeStarte
 
 
 def local_nodes(config: Config) -> list[tuple[NodeSettings, Path, bool]]:
-    """Return (settings, directory, whether its agent runs) of this host's nodes."""
+    """Return (settings, directory, whether its agent runs) of the cluster's nodes here."""
     found = []
     folder = config.state_path() / "nodes"
     for node_dir in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
-            found.append((NodeSettings.load(node_dir), node_dir, is_running(node_dir)))
+            settings = NodeSettings.load(node_dir)
+            if settings.cluster == config.cluster:
+                found.append((settings, node_dir, is_running(node_dir)))
         except (OSError, ValueError, TypeError):
             continue
     return found
@@ -174,7 +172,7 @@ def ensure(config: Config) -> list[str]:
     done: list[str] = []
     failed: list[NodeError] = []
     for settings, node_dir, runs in local_nodes(config):
-        if runs or settings.cluster != config.cluster or (node_dir / "stopped").exists():
+        if runs or (node_dir / "stopped").exists():
             continue
         try:
             with turns.alone(config):

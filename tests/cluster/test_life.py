@@ -132,3 +132,17 @@ def test_a_log_that_is_followed(cluster: Cluster) -> None:
         wait_until(lambda: path.read_text() != before, what="what is added is shown, too")
         follower.terminate()
         follower.wait()
+
+
+def test_two_clusters_share_a_host(lab3: Lab) -> None:
+    other = {"env": {"QSUB_CLUSTER": "other"}}
+    host, head = lab3["h1"], lab3.head
+    head.ours("qnode", "start", "h1")
+    head.ours("qnode", "start", "h1", **other)
+    head.ours("qnode", "stop", "h1")
+    assert "default" not in host.run("ls ~/.local/state/qsub_py/h1/upstream").stdout
+    # Ended over SSH, since the server does not know it: the namesake is left alone.
+    head.ours("qnode", "stop", "h1")
+    (node,) = json.loads(head.ours("qnode", "list", "--json", **other).stdout)
+    assert node["state"] == "up"
+    assert head.ours("qsub", "-W", "-D", "/", "true", **other).returncode == 0
