@@ -229,15 +229,17 @@ def test_why_it_waits(node: Env) -> None:
     ]  # fmt: skip
 
 
-def test_follow_prints_while_it_runs(node: Env) -> None:
+def test_follow_prints_while_it_runs(node: Env, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "qsub_py", "qsub", "-f", "--wrap",
-            "echo one; sleep 1; echo two; exit 3"]  # fmt: skip
+            f"echo one; until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo two; exit 3"
+            ]  # fmt: skip
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           stdin=subprocess.DEVNULL) as process:  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
         job = int(process.stderr.readline())
         assert process.stdout.readline() == "one\n"
         assert is_running(node, job)
+        (tmp_path / "go").touch()
         assert process.stdout.read() == "two\n"
         assert process.wait() == 3
 
