@@ -39,8 +39,11 @@ def stop(client: Client, names: Sequence[str], *, everything: bool, now: bool) -
     for name in silent:
         code = max(code, _end_by_ssh(config, name))
     still = {node.name for node in client.ask(lambda store: store.nodes())}
+    # What was stopped before may be switched off for good: only by its name it is tried again.
     gone = [
-        one for name, one in ours.items() if name not in still and (everything or name in names)
+        one
+        for name, one in ours.items()
+        if name not in still and (name in names or (everything and not one.is_stopped))
     ]
     if gone:
         from qsub_py.cli.fleet import tidy
@@ -66,16 +69,19 @@ def _end_by_ssh(config: Config, name: str) -> int:
 
 def restart(config: Config, names: Sequence[str]) -> int:
     """Start the agents of nodes anew, with the version installed here; returns the exit code."""
+    from qsub_py.cli.fleet import member
+
     here = {settings.name for settings, _, _ in local.local_nodes(config)}
-    away = [name for name in names if name not in here]
+    away = [member(config, name) for name in dict.fromkeys(names) if name not in here]
     code = 0
-    if not names or len(away) < len(names):
-        for name in control.restart(config, [name for name in names if name in here]):
+    near = [name for name in names if name in here]
+    if near or not names:
+        for name in control.restart(config, near):
             print(f"node {name} is up again")
     if away:
-        from qsub_py.cli.fleet import member, start_again
+        from qsub_py.cli.fleet import start_again
 
-        code = start_again(config, [member(config, name) for name in away], restarts=True)
+        code = start_again(config, away, restarts=True)
     return code
 
 
@@ -114,18 +120,28 @@ def _ensure_members(config: Config, wanted: dict[str, Member]) -> int:
 
 def install(config: Config, names: Sequence[str], *, undo: bool) -> int:
     """Let hosts run `qnode ensure` at boot (this one, or those of nodes), or no more."""
-    from qsub_py.cli.fleet import on_host
+    from qsub_py.cli.fleet import member, on_host
     from qsub_py.node import install as boot
 
     request = {"op": "boot", "cluster": config.cluster, "undo": undo}
-    here = {settings.name for settings, _, _ in local.local_nodes(config)}
+    here = {"", *(settings.name for settings, _, _ in local.local_nodes(config))}
+    for name in names:
+        if name not in here:
+            member(config, name)  # a name that is none is told before anything is done
+    code = 0
     for name in names or [""]:
-        if not name or name in here:
-            said = boot.switch(config, undo=undo)
+        try:
+            if name in here:
+                said = boot.switch(config, undo=undo)
+            else:
+                said = on_host(config, name, lambda remote: str(remote.ask(request)["said"]))
+        except QsubError as error:  # the others go on
+            where = f"{name}: " if name in here - {""} else ""
+            common.complain(f"qnode: {where}{error}" + (f"; {error.hint}" if error.hint else ""))
+            code = code or error.exit_code
         else:
-            said = on_host(config, name, lambda remote: str(remote.ask(request)["said"]))
-        print(safe(f"{name or 'this host'}: {said}"))
-    return 0
+            print(safe(f"{name or 'this host'}: {said}"), flush=True)
+    return code
 
 
 def doctor(config: Config, name: str, *, as_json: bool) -> int:

@@ -134,6 +134,25 @@ def test_a_log_that_is_followed(cluster: Cluster) -> None:
         follower.wait()
 
 
+def test_one_wrong_name_or_dead_host_does_not_spoil_the_rest(lab3: Lab) -> None:
+    def qnode(*words: str) -> tuple[int, str, str]:
+        done = lab3.head.ours("qnode", *words, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert qnode("start", "h1", "h2")[0] == 0
+    before = lab3["h1"].processes()
+    for words in (["restart", "h1", "typo"], ["ensure", "--install", "h1", "typo"]):
+        code, out, err = qnode(*words)
+        assert (code, out) == (1, "") and "no node typo" in err and err.count("\n") == 1
+    assert lab3["h1"].processes() == before
+    assert qnode("stop", "h1")[0] == 0
+    lab3["h1"].stop_sshd()
+    code, out, err = qnode("ensure", "--uninstall", "h1", "h2")
+    assert code == 75 and out == "h2: nothing was installed\n" and err.startswith("qnode: h1: ")
+    # It was stopped, and nobody asks it again.
+    assert qnode("stop", "--all") == (0, "node h2 has stopped\n", "")
+
+
 def test_two_clusters_share_a_host(lab3: Lab) -> None:
     other = {"env": {"QSUB_CLUSTER": "other"}}
     host, head = lab3["h1"], lab3.head
