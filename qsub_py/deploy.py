@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from qsub_py import bundle, far_server, fleet, ssh, tunnel, upstream
 from qsub_py import config as configuration
@@ -194,6 +195,11 @@ class Deployment:
         restarts: bool = False,
     ) -> dict[str, Started | QsubError]:
         """Start a node on each host (or upgrade it); `done` hears of each as it is decided."""
+        hosts = [fleet.settled(self.config, host) for host in hosts]
+        options = {
+            host.name: fleet.kept_options(self.config, host.name, options[host.name])
+            for host in hosts
+        }
         way = way_of(self.config)
         configuration.load_key(self.config.cluster, create=True)
         links = self.connect(hosts)
@@ -322,7 +328,12 @@ def way_of(config: Config) -> Way:
     Raises NodeError on a host that is not the head of its cluster.
     """
     if config.url and not config.url.startswith("unix:"):
+        upstream.with_ca(config.url, config.ca)  # it can be read, or says so
         url, password = upstream.split_password(config.url)
+        place = urlsplit(url).hostname or ""
+        if place == "localhost" or place.startswith("127.") or place == "::1":
+            raise NodeError(f"the server of the configuration is at {place}, where only this host "
+                            "reaches it", hint="give another address in url, or none")  # fmt: skip
         pem = Path(config.ca).expanduser().read_text("ascii") if config.ca else ""
         return Way("direct", url, password, pem)
     record = None if config.url else upstream.read(config)

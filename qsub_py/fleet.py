@@ -11,13 +11,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from qsub_py.config import Config
-from qsub_py.errors import ConfigError
-from qsub_py.hosts import Host
+from qsub_py.errors import ConfigError, SpecError
+from qsub_py.hosts import Host, HostOptions
 from qsub_py.ssh import Route
 
 
@@ -64,6 +64,36 @@ def members(config: Config) -> dict[str, Member]:
         raise ConfigError(
             f"{path} is damaged", hint="delete it and start the nodes again"
         ) from None
+
+
+def settled(config: Config, host: Host) -> Host:
+    """Return a host with what is not said anew as it was said of its node, if that runs.
+
+    Raises SpecError for another account, address or directory: a second start there would take
+    the way to the server from the node that runs.
+    """
+    known = members(config).get(host.name)
+    if known is None or known.is_stopped:
+        return host
+    asked, before, route = host.options, known.host.options, known.route
+    were = {"user": before.user or route.user, "port": before.port or route.port,
+            "address": before.address or route.hostname, "dir": before.dir}  # fmt: skip
+    for key, was in were.items():
+        if getattr(asked, key) not in (was, getattr(HostOptions(), key)):
+            raise SpecError(
+                f"node {host.name} was started with {key} {was or '(the home directory)'}",
+                hint=f"to start it otherwise, stop it first: qnode stop {host.name}",
+            )
+    said = {item.name: value for item in fields(asked)
+            if (value := getattr(asked, item.name)) != item.default}  # fmt: skip
+    return replace(host, options=replace(before, **said))
+
+
+def kept_options(config: Config, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `qnode start` was told of a node, over what it was told before if that runs."""
+    known = members(config).get(name)
+    before = known.options if known and not known.is_stopped else None
+    return {**(before or {}), **{key: one for key, one in options.items() if one is not None}}
 
 
 def put(config: Config, member: Member) -> None:

@@ -133,6 +133,30 @@ def _read(path: Path) -> bytes:
 # -- what does not ---------------------------------------------------------------------------
 
 
+def test_what_was_said_of_a_node_is_kept_while_it_runs(lab3: Lab) -> None:
+    book = lab3.head.home / "hosts.toml"
+    book.write_text('[hosts.h1]\ndir = "/tmp/elsewhere"\nuser = "ann"\n')
+    start(lab3, "-f", str(book), "--cpus", "1", "h1")
+    again = start(lab3, "h1")  # the same place, without the file
+    assert again.stdout.startswith("node h1 runs already: 1 cpus")
+    for word in ("bob@h1", "h1:2222"):
+        assert "node h1 was started with" in refused(lab3, word, code=2)
+    book.write_text('[hosts.h1]\ndir = "/tmp/other"\n')
+    assert "with dir /tmp/elsewhere" in refused(lab3, "-f", str(book), "h1", code=2)
+    assert up(lab3) == {"h1"}
+    # Its host was rebooted, say: it comes back as it was.
+    lab3["h1"].kill_processes()
+    assert start(lab3, "h1").stdout.startswith("node h1 is up: 1 cpus")
+    assert lab3.head.ours("qnode", "stop", "h1").stdout == "node h1 has stopped\n"
+
+
+def test_a_server_that_only_the_head_reaches(lab3: Lab) -> None:
+    done = lab3.head.ours("qnode", "start", "h1", check=False,
+                          env={"QSUB_URL": "redis://127.0.0.1:6379"})  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "where only this host reaches it" in done.stderr
+
+
 def test_no_python(lab3: Lab) -> None:
     lab3["h1"].hide_python()
     assert refused(lab3, "h1") == (
