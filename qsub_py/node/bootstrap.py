@@ -113,7 +113,12 @@ def unpack(cache: str, name: str, blob: bytes) -> None:
 
 def hold(folder: str) -> bool:
     """Keep a bundle from being cleaned away for as long as this process lives."""
-    lock = os.open(os.path.join(folder, ".in-use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(
+            os.path.join(folder, ".in-use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+    except FileNotFoundError:
+        return False
     fcntl.flock(lock, fcntl.LOCK_SH)
     # It may have been cleaned between the look and the lock.
     return os.path.isdir(os.path.join(folder, "qsub_py"))
