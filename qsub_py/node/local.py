@@ -25,7 +25,8 @@ from qsub_py.node import gpus as devices
 from qsub_py.node.settings import NodeSettings
 from qsub_py.text import check_name
 
-_WAIT_S = 20.0
+#: A host may be slow; an agent that ends is noticed at once.
+_WAIT_S = 60.0
 
 
 class AgentEnded(NodeError):

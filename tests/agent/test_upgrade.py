@@ -40,7 +40,7 @@ def qnode(home: Path, *words: str) -> str:
     """Run qnode of a copy."""
     done = subprocess.run(
         [sys.executable, "-m", "qsub_py", "qnode", *words], cwd="/", capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(home)}, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(home)}, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
