@@ -79,6 +79,9 @@ def check(config: Config, host: Host) -> None:
             raise NodeError(f"the server is on {known.name} already",
                             hint="QSUB_CLUSTER=NAME begins another cluster")  # fmt: skip
         return
+    if record := upstream.read(config):
+        raise NodeError(f"this host belongs to the cluster of {record.server}",
+                        hint="move its server from there")  # fmt: skip
     if any(not member.is_stopped for member in fleet.members(config).values()):
         raise NodeError("nodes elsewhere work for the server of this host",
                         hint="stop them first: qnode stop --all")  # fmt: skip
