@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, NodeError
 
-#: A start takes 20 s at most, and others may be before us.
-_PATIENCE_S = 60.0
+#: Longer than a start takes at most (30 s for its way, 60 s for the node), shorter than the head waits
+#: for an answer.
+_PATIENCE_S = 100.0
 
 _held: dict[str, int] = {}
 
@@ -40,8 +41,7 @@ def take(config: Config) -> None:
     """Wait for other heads' visits to the cluster's nodes here to end, and be the one at work
     until this process ends.
 
-    One that has lost its head may take long to notice: it is not waited for longer than a
-    minute, since `alone` keeps what must never overlap apart.
+    One that has lost its head may take long to notice: it is not waited for for ever, since `alone` keeps what must never overlap apart.
     """
     if config.cluster not in _held:
         _held[config.cluster] = fd = _open(config, "visit")
