@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from qsub_py.config import Config
 from qsub_py.errors import ConfigError, NodeError
 
-#: Longer than a start takes at most (30 s for its way, 60 s for the node), shorter than the head waits
-#: for an answer.
+#: Longer than a start takes (30 s for its way, 60 s for the node), but shorter than the head
+#: waits for an answer.
 _PATIENCE_S = 100.0
 
 _held: dict[str, int] = {}
@@ -41,7 +41,8 @@ def take(config: Config) -> None:
     """Wait for other heads' visits to the cluster's nodes here to end, and be the one at work
     until this process ends.
 
-    One that has lost its head may take long to notice: it is not waited for for ever, since `alone` keeps what must never overlap apart.
+    One that has lost its head may take long to notice, so the wait has an end; `alone` still
+    keeps apart what must never overlap.
     """
     if config.cluster not in _held:
         _held[config.cluster] = fd = _open(config, "visit")
