@@ -154,7 +154,7 @@ STANDARD_ONLY: dict[str, set[str]] = {
     "server_sync": set(),
     "tunnel_supervisor": set(),
     #: Before Python 3.11 a configuration file is read by tomli, which comes in the bundle.
-    "tunnel_node": {"tomli"},
+    "tunnel_node": {"tomli", "tomllib"},
     "node.prelude": set(),
 }
 
