@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from env import Env
 from qsub_py import server
 
 _names = itertools.count(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Run in the background (`scripts/test &`): what we start would ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
