@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from qsub_py.config import Config
@@ -14,6 +14,8 @@ from qsub_py.errors import NodeError
 from qsub_py.node import install, local, turns
 
 _END_S = 10.0
+#: Both were gone at so many looks in a row.
+_QUIET = 6
 
 
 def restart(config: Config, names: Sequence[str]) -> list[str]:
@@ -42,19 +44,27 @@ def destroy(config: Config, name: str) -> bool:
     found = [where for settings, where, _ in local.local_nodes(config) if settings.name == name]
     for node_dir in found:
         (node_dir / "stopped").touch()  # `ensure` leaves it alone
-        # The keeper first: it would start its agent again. It ends what it runs.
-        keeper = _keeper(node_dir)
-        for pid, how in ((keeper, signal.SIGTERM), (_agent(node_dir), signal.SIGKILL)):
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, how)
-        _await(lambda keeper=keeper: not keeper or not _is_alive(keeper))  # type: ignore[misc]
+        _end(node_dir)
     return bool(found)
 
 
 def is_there(node_dir: Path) -> bool:
     """Whether a node has an agent, or a keeper that holds what it runs until there is one."""
     return local.is_running(node_dir) or bool(_keeper(node_dir))
+
+
+def _end(node_dir: Path) -> None:
+    """End agent and keeper, also one that the other starts again in the middle of it."""
+    deadline, quiet = time.monotonic() + _END_S, 0
+    while quiet < _QUIET and time.monotonic() < deadline:
+        # The keeper by SIGTERM: it ends what it runs.
+        pids = ((_keeper(node_dir), signal.SIGTERM), (_agent(node_dir), signal.SIGKILL))
+        for pid, how in pids:
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
+        quiet = 0 if any(pid for pid, _ in pids) else quiet + 1
+        time.sleep(0.05)
 
 
 def runs_this_package(node_dir: Path) -> bool:
@@ -83,16 +93,3 @@ def _keeper(node_dir: Path) -> int:
 
 def _pid(node_dir: Path, role: str) -> int:
     return int((node_dir / f"{role}.pid").read_text())
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _END_S
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)

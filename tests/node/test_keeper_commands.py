@@ -194,9 +194,10 @@ def test_background_process_of_the_session_is_killed(keeper: Keeper, tmp_path: P
 
 
 def test_closed_stdout(keeper: Keeper) -> None:
-    keeper.shell("exec >&- 2>&-; sleep 0.05; exit 4", "echo next")
+    keeper.shell("exec >&- 2>&-; sleep 0.05; exit 4")
     assert keeper.await_item(0).exit == 4
-    assert keeper.await_item(1).out_size == 5
+    keeper.shell("echo next", slot=1, uid="b" * 16)
+    assert keeper.await_item(0, "b" * 16).out_size == 5
 
 
 def test_time_limit(keeper: Keeper) -> None:
