@@ -37,7 +37,8 @@ def test_past_fence_pauses_and_a_later_one_resumes(keeper: Keeper, tmp_path: Pat
     pid, child = pid_in(tmp_path / "pid"), pid_in(tmp_path / "child")
     keeper.fence(0.1)
     keeper.await_op("paused", key=key)
-    assert is_stopped(pid) and is_stopped(child)
+    # The signal is sent; it takes hold when the process is next scheduled.
+    wait_for(lambda: is_stopped(pid) and is_stopped(child), "the stop of both")
     assert keeper.state()["batches"][0]["paused"] is True
     paused_at = boot_now()
     # Longer than the limit: it must not run meanwhile. This waits for the clock, not for work.
