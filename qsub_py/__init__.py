@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from qsub_py.failures import TaskOutOfMemory as TaskOutOfMemory
     from qsub_py.failures import TaskTimeout as TaskTimeout
     from qsub_py.futures import Future as Future
+    from qsub_py.inside import Requeue as Requeue
+    from qsub_py.inside import checkpoint as checkpoint
     from qsub_py.jobs import Job as Job
 
 __version__ = "0.1.0"
@@ -34,6 +36,7 @@ _NAMES = {
     "qsub_py.calls": ("submit", "map"),
     "qsub_py.executor": ("Executor",),
     "qsub_py.futures": ("Future",),
+    "qsub_py.inside": ("Requeue", "checkpoint"),
     "qsub_py.jobs": ("Job",),
     "qsub_py.errors": ("QsubError",),
     "qsub_py.failures": ("RemoteError", "TaskTimeout", "TaskOutOfMemory", "NodeLost"),

@@ -14,6 +14,8 @@ from qsub_py.config import Config, user_name
 from qsub_py.errors import SpecError
 from qsub_py.globs import check_glob
 from qsub_py.model import JobSpec, Segments
+from qsub_py.policy import Notice, Retry
+from qsub_py.policy_text import Asked, read_notice, read_retry
 from qsub_py.text import check_name
 from qsub_py.units import parse_duration, parse_size
 
@@ -44,6 +46,8 @@ class Resources:
     fetch: tuple[str, ...] = ()
     #: Most bytes to ship, to fetch of a task, to fetch of a job.
     file_limits: tuple[int, int, int] = (0, 0, 0)
+    retry: Retry | None = None
+    notice: Notice | None = None
 
 
 def read_resources(
@@ -63,20 +67,34 @@ def read_resources(
     ship: str | Sequence[str] = (),
     ship_ignore: str | Sequence[str] = (),
     fetch: str | Sequence[str] = (),
+    retries: int | None = None,
+    backoff: str | float | None = None,
+    retry_on: str | Sequence[str] | None = None,
+    on_oom: str | float | None = None,
+    on_timeout: str | float | None = None,
+    signal: str | None = None,
 ) -> Resources:
     """Return the options of a call, checked; defaults are the configuration's. SpecError.
 
-    `mem`: "4G", or bytes as an int; `time`: "1h", "90s", "1:30:00", or seconds as a number.
+    `mem`: "4G", or bytes as an int; `time`: "1h", "90s", "1:30:00", or seconds as a number;
+    `backoff`: the same, or "10s,5m"; `on_oom`: "mem*2" or 2; `on_timeout`: "time*2" or 2.
     `ship`: files and folders, `ship_ignore`: rules as in .gitignore, `fetch`: patterns.
     """
     mem = config.job.mem if mem is None else mem
     time = config.job.time if time is None else time
     names = nodelist.split(",") if isinstance(nodelist, str) else nodelist
+    mem_bytes = _read(parse_size, mem, "mem") if isinstance(mem, str) else _whole(mem, "mem")
+    time_s = _read(parse_duration, time, "time") if isinstance(time, str) else _seconds(time)
+    asked = Asked(
+        None if retries is None else _whole(retries, "retries"), _text(backoff, after="s"),
+        retry_on if isinstance(retry_on, str) or retry_on is None else ",".join(retry_on),
+        _text(on_oom, "mem*"), _text(on_timeout, "time*"), signal, dashes="",
+    )  # fmt: skip
     return Resources(
         cpus=_whole(config.job.cpus if cpus is None else cpus, "cpus", least=1),
-        mem_bytes=_read(parse_size, mem, "mem") if isinstance(mem, str) else _whole(mem, "mem"),
+        mem_bytes=mem_bytes,
         gpus=_whole(gpus, "gpus"),
-        time_s=_read(parse_duration, time, "time") if isinstance(time, str) else _seconds(time),
+        time_s=time_s,
         name=name,
         priority=_whole(priority, "priority", least=-(10**6)),
         queue=check_name(config.job.queue if queue is None else queue, what="queue"),
@@ -89,6 +107,8 @@ def read_resources(
         fetch=tuple(check_glob(pattern) for pattern in _texts(fetch)),
         file_limits=(parse_size(config.job.ship_limit), parse_size(config.job.fetch_limit),
                      parse_size(config.job.fetch_total)),
+        retry=read_retry(asked, mem_bytes=mem_bytes, time_s=time_s, requeue=True),
+        notice=read_notice(asked, time_s=time_s),
     )  # fmt: skip
 
 
@@ -104,6 +124,11 @@ def pack_files(resources: Resources) -> tuple[Parcel, ...]:
 
     return make_parcels(resources.ship, base=_cwd(), ignore=resources.ship_ignore,
                         limit=resources.file_limits[0])  # fmt: skip
+
+
+def _text(value: str | float | None, before: str = "", after: str = "") -> str | None:
+    """Return an option given as a number as it is written."""
+    return value if isinstance(value, str) or value is None else f"{before}{value:.6f}{after}"
 
 
 def _read(parse: Callable[[str], Any], text: str, name: str) -> Any:
@@ -157,6 +182,8 @@ def call_spec(
         fetch_bytes=resources.file_limits[1] if resources.fetch else 0,
         fetch_job_bytes=resources.file_limits[2] if resources.fetch else 0,
         is_cwd_optional=True,
+        retry=resources.retry,
+        notice=resources.notice,
     )
 
 

@@ -50,7 +50,8 @@ class Executor(concurrent.futures.Executor):
     most so many calls of a function at once), `ship` (files and folders that each call finds
     in its private directory, as they are when the first call is submitted), `ship_ignore`
     (what of them is left out, as in .gitignore), `fetch` (patterns of the files that come
-    back: see `Job.fetch`). A function travels once, with what it
+    back: see `Job.fetch`), `retries`, `backoff`, `retry_on`, `on_oom`, `on_timeout` and
+    `signal` (as the options of qsub). A function travels once, with what it
     refers to, and again when that has changed after a second or more. Raises SpecError,
     ConfigError, StoreUnavailable.
     """
@@ -72,6 +73,12 @@ class Executor(concurrent.futures.Executor):
         ship: str | Sequence[str] = (),
         ship_ignore: str | Sequence[str] = (),
         fetch: str | Sequence[str] = (),
+        retries: int | None = None,
+        backoff: str | float | None = None,
+        retry_on: str | Sequence[str] | None = None,
+        on_oom: str | float | None = None,
+        on_timeout: str | float | None = None,
+        signal: str | None = None,
         client: Client | None = None,
     ) -> None:
         self._own_client = client
@@ -80,6 +87,8 @@ class Executor(concurrent.futures.Executor):
             self._client.config, cpus=cpus, mem=mem, gpus=gpus, time=time, name=name,
             priority=priority, queue=queue, nodelist=nodelist, python=python, env=env, limit=limit,
             ship=ship, ship_ignore=ship_ignore, fetch=fetch,
+            retries=retries, backoff=backoff, retry_on=retry_on, on_oom=on_oom,
+            on_timeout=on_timeout, signal=signal,
         )  # fmt: skip
         self._parcels: tuple[Parcel, ...] | None = None if self._resources.ship else ()
         self._start()

@@ -10,6 +10,9 @@ an old schema is never misread. The Lua files build the same names from the pref
     at:<id>          hash    position -> attempt, where it is above 14
     ct:<id>          hash    position -> "crashes:last attempt lost with its keeper or runner"
     again:<id>       list    "first:count" of positions to run again
+    again:<id>:<c>   list    the same of tasks that need what class c has (retry.lua)
+    rt:<id>          hash    position -> "retries:requeues:class" of tasks that were tried again
+    later:<id>       zset    position -> ms its next attempt may begin
     on:<id>          hash    node uid -> batches of the job it holds
     unfit:<id>       hash    node uid -> why the job cannot start there
     args:<id>        stream  one entry a chunk of calls; its ID is first position + 1
@@ -21,10 +24,10 @@ an old schema is never misread. The Lua files build the same names from the pref
     blob:<name>      hash    piece number -> up to 1 MiB
     refs             hash    blob of shipped files -> how many jobs need it
     lanes            zset    lane -> rank of its head (lower runs first)
-    lane:<lane>      zset    job id -> rank
+    lane:<lane>      zset    job id, or "id:class" -> rank
     active, ended    zset    job id -> id, job id -> ms it ended
     open             zset    open job id -> served ms its client's lease ends
-    due              zset    job id -> ms it may begin
+    due              zset    job id -> ms it may begin, or its next retry may
     todo             list    fan-outs that are not finished
     nodes            zset    node uid -> served ms its lease ends
     names            hash    node name -> uid

@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from qsub_py.nodeinfo import NodeInfo as NodeInfo
+from qsub_py.policy import Notice, Retry
+
 
 class State(Enum):
     """A task's or job's state: (code in the state byte, Slurm's two letters)."""
@@ -190,6 +193,9 @@ class JobSpec:
     fetch_job_bytes: int = 0
     #: call: it runs in a private directory where `cwd` does not exist.
     is_cwd_optional: bool = False
+    #: What is done when a task fails, and before its time limit; None: nothing.
+    retry: Retry | None = None
+    notice: Notice | None = None
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -220,11 +226,13 @@ class JobSpec:
         raw["segments"] = Segments(tuple(tuple(part) for part in raw["segments"]["parts"]))
         raw["ship"] = tuple(Ship(**part) for part in raw.get("ship", ()))
         raw["fetch"] = tuple(raw.get("fetch", ()))
+        for name, read in (("retry", Retry.from_json), ("notice", lambda part: Notice(**part))):
+            raw[name] = read(raw[name]) if raw.get(name) else None
         return cls(**raw)
 
 
 #: Fields of a spec that version 0.1 did not know.
-_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional")
+_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +277,8 @@ class Batch:
     mem_bytes: int
     #: Device numbers.
     gpus: tuple[int, ...]
+    #: What it has more than the job asked for: policy.Retry.grown.
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +340,11 @@ class JobInfo:
     #: Node name -> why this job cannot start there.
     unfit: dict[str, str]
     lane: str
+    #: Waiting tasks that failed and run again later, and when the first of them may.
+    later: int = 0
+    later_at: float = 0.0
+    #: Why it is held, beyond that somebody held it.
+    held_why: str = ""
 
     @property
     def total(self) -> int:
@@ -364,37 +379,3 @@ class TaskInfo:
     node: str = ""
     started_at: float | None = None
     outcome: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NodeInfo:
-    """A node as the store has it now."""
-
-    uid: str
-    name: str
-    host: str
-    #: "up", "draining", "lost" (its lease lapsed), "down" (stopped).
-    state: str
-    cpus: int
-    cpus_free: int
-    mem_bytes: int
-    mem_free_bytes: int
-    gpus: int
-    features: tuple[str, ...]
-    queues: tuple[str, ...]
-    pythons: tuple[str, ...]
-    running: int
-    version: str
-    lease_left_s: float
-    reason: str
-    user: str = ""
-    started_at: float = 0.0
-    #: Devices that no task has, and those that processes outside of the queue use.
-    gpus_free: tuple[int, ...] = ()
-    gpus_busy: tuple[int, ...] = ()
-    gpus_why: str = ""  # why that is not known
-    #: Load average of the last minute, None of a node that does not tell.
-    load: float | None = None
-    way: str = ""  # to the server: local, tunnel, direct, ssh
-    alias: str = ""
-    boot: str = ""

@@ -62,13 +62,21 @@ def explain(
     if job.has_ended or not job.counts.get(State.PENDING):
         return None
     if job.is_held:
-        return Why("JobHeldUser", f"it is held; `qrls {job.id}` lets it go")
+        why = ": a task of it exited with 100" if job.held_why else ""
+        return Why("JobHeldUser", f"it is held{why}; `qrls {job.id}` lets it go")
     if job.begin_at > now:
         return Why("BeginTime", f"it begins in {int(job.begin_at - now) + 1} s at the earliest")
     running = job.counts.get(State.RUNNING, 0)
     if job.limit and running >= job.limit:
         return Why("JobArrayTaskLimit", f"{running} tasks run and its own limit is {job.limit}")
+    if job.later and job.later == job.counts.get(State.PENDING):
+        wait = max(0, int(job.later_at - now)) + 1
+        return Why("BeginTime", f"{_tasks(job.later)} failed; the next try is in {wait} s")
     return _by_nodes(job, nodes, line.before(job) if line else 0)
+
+
+def _tasks(count: int) -> str:
+    return "its task" if count == 1 else f"{count} tasks"
 
 
 def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:

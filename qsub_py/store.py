@@ -71,6 +71,7 @@ class Store(StoreViews):
             "cpus": spec.cpus, "mem": spec.mem_bytes, "gpus": spec.gpus, "time": spec.time_s,
             "array": int(spec.is_array),
         }  # fmt: skip
+        shown |= retry_fields(spec)
         if len(function) > INLINE_BYTES:
             blobs = self.put_blob(function)
             shown["fnblob"], function = blobs, b""
@@ -235,6 +236,18 @@ def lane_of(spec: JobSpec) -> str:
     parts = (spec.cpus, round_up_mem(spec.mem_bytes), spec.gpus, spec.queue, spec.python_minor,
              ",".join(spec.nodelist), spec.owner)  # fmt: skip
     return "|".join(str(part).replace("|", "_") for part in parts)
+
+
+def retry_fields(spec: JobSpec) -> dict[str, Argument]:
+    """Return what retry.lua must know of a job: counts, waits in ms, factors."""
+    retry = spec.retry
+    if retry is None or not retry.count:
+        return {}
+    return {
+        "retries": retry.count, "backoff": round(retry.backoff_s * 1000),
+        "backoff_most": round(retry.backoff_most_s * 1000), "mem_factor": retry.mem_factor,
+        "time_factor": retry.time_factor, "retry_node": int(retry.does_node and spec.requeue),
+    }  # fmt: skip
 
 
 def _appended(reply: Any, job: int, url: str) -> None:

@@ -33,7 +33,7 @@ class Script:
 
         def include(match: re.Match[str]) -> str:
             parts = match.group(1).split()
-            return "\n".join(_lua(f"lib/{part}") for part in parts)
+            return "\n".join(_INCLUDE.sub(include, _lua(f"lib/{part}")) for part in parts)
 
         self.name = name
         self.body = _INCLUDE.sub(include, text).encode()

@@ -72,8 +72,8 @@ class Report:
     codes: bytes
     data: bytes = b""
     signature: bytes = b""
-    #: (position, exit code) of the lowest position that did not exit with 0.
-    bad_exit: tuple[int, int] | None = None
+    #: (position, exit code) of those that did not exit with 0.
+    bad_exits: tuple[tuple[int, int], ...] = ()
     blobs: tuple[str, ...] = ()
     #: position -> last bytes of output.
     tails: tuple[tuple[int, bytes], ...] = ()
@@ -83,7 +83,7 @@ class Report:
     def arguments(self) -> tuple[Argument, ...]:
         """Return its group of arguments of finish.lua."""
         b = self.batch
-        bad = f"{self.bad_exit[0]}:{self.bad_exit[1]}" if self.bad_exit else ""
+        bad = ",".join(f"{position}:{code}" for position, code in self.bad_exits)
         index = ",".join(f"{position}:{len(tail)}" for position, tail in self.tails)
         tails = b"".join(tail for _, tail in self.tails)
         brought = ",".join(f"{position}:{len(note)}:{size}" for position, note, size in self.notes)
@@ -156,7 +156,8 @@ class NodeStore(StoreFiles):
             found.append(
                 Batch(int(slot), int(part[0]), decoded(uid or b""), int(part[1]), int(part[2]),
                       int(part[3]), int(part[4]), int(part[6]), int(part[7]),
-                      tuple(int(g) for g in part[8].split(",") if g))
+                      tuple(int(g) for g in part[8].split(",") if g),
+                      int(part[11]) if len(part) > 11 else 0)
             )  # fmt: skip
         return found
 
@@ -170,7 +171,8 @@ class NodeStore(StoreFiles):
             words: list[Argument] = []
             for b in page:
                 gpus = ",".join(map(str, b.gpus))
-                words += [b.slot, b.job, b.uid, b.first, b.count, f"{b.attempt}:{b.epoch}:{gpus}"]
+                numbers = f"{b.attempt}:{b.epoch}:{gpus}:{b.level}"
+                words += [b.slot, b.job, b.uid, b.first, b.count, numbers]
             reply = [b"more"]
             while reply[0] == b"more":
                 reply = self._call("reconcile", *self._me(), int(not pages), slots, *words)
@@ -297,4 +299,5 @@ def _batch(row: object) -> Batch:
         slot=int(slot), job=int(job), uid=decoded(uid), first=int(first), count=int(count),
         attempt=int(attempt), epoch=int(epoch), cpus=int(cpus), mem_bytes=int(float(mem)),
         gpus=tuple(int(g) for g in decoded(gpus).split(",") if g),
+        level=int(row[11]) if len(row) > 11 else 0,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from signal import Signals
 
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
@@ -29,6 +30,7 @@ def describe(draft: Draft) -> str:
     rows += [("nodes", ", ".join(spec.nodelist))] if spec.nodelist else []
     rows += [("ships", describe_parcel(parcel)) for parcel in draft.parcels]
     rows += [("fetches", pattern) for pattern in spec.fetch]
+    rows += [("on failure", line) for line in failure_lines(spec)]
     rows += [("note", note) for note in draft.notes]
     return "\n".join(f"{name:<13}{safe(value)}" for name, value in rows)
 
@@ -57,6 +59,25 @@ def _needs(spec: JobSpec) -> str:
     memory = format_size(spec.mem_bytes) if spec.mem_bytes else "the node's share"
     limit = format_duration(spec.time_s) if spec.time_s else "none"
     return f"cpus {spec.cpus}, memory {memory}, gpus {spec.gpus}, time limit {limit}"
+
+
+def failure_lines(spec: JobSpec) -> list[str]:
+    """Return what is done when a task fails or nears its limit, a line each."""
+    retry, notice, lines = spec.retry, spec.notice, []
+    if retry is not None and retry.count:
+        wait = f"{retry.backoff_s:g} s, later up to {retry.backoff_most_s:g} s"
+        lines.append(f"up to {retry.count} retries on {', '.join(retry.on)}, after {wait}")
+    if retry is not None and retry.mem_factor:
+        lines.append(f"out of memory: {retry.mem_factor:g} times the memory")
+    if retry is not None and retry.time_factor:
+        lines.append(f"time limit: {retry.time_factor:g} times the time")
+    if retry is not None and retry.obeys_exit:
+        lines.append("exit 99 runs it again, exit 100 holds it")
+    if notice is not None:
+        whom = "its shell" if notice.is_shell_only else "its programs"
+        name = Signals(notice.signal).name if notice.signal in set(Signals) else "a signal"
+        lines.append(f"{name} to {whom} {notice.before_s:g} s before the limit")
+    return lines
 
 
 def _starts(draft: Draft) -> str:

@@ -59,6 +59,13 @@ class Request:
     follow: bool | None = None
     dry_run: bool | None = None
     key: str | None = None
+    retries: str | None = None
+    backoff: str | None = None
+    retry_on: str | None = None
+    on_oom: str | None = None
+    on_timeout: str | None = None
+    requeue_exit: bool | None = None
+    signal: str | None = None
 
     def over(self, weaker: Request) -> Request:
         """Return this request, completed from `weaker` where it says nothing."""
@@ -82,7 +89,10 @@ def _flag(section: str, *names: str, help: str) -> SectionOption:
 
 def make_options() -> list[click.Parameter]:
     """Return qsub's options, in the order of the help."""
-    return [*_naming(), *_resources(), *_scheduling(), *_surroundings(), *_files(), *_waiting()]
+    return [
+        *_naming(), *_resources(), *_scheduling(), *_failure(), *_surroundings(), *_files(),
+        *_waiting(),
+    ]  # fmt: skip
 
 
 def _naming() -> list[click.Parameter]:
@@ -126,6 +136,26 @@ def _scheduling() -> list[click.Parameter]:
                help="Run only on these nodes."),
         SectionOption(["--requeue/--no-requeue"], section=at, default=None,
                       help="Whether a task runs again when its node is lost (yes)."),
+    ]  # fmt: skip
+
+
+def _failure() -> list[click.Parameter]:
+    at = "When it fails"
+    return [
+        _value(at, "--retries", metavar="N",
+               help="Try a task that failed so many times again (0); lost nodes do not count."),
+        _value(at, "--backoff", metavar="TIME[,MOST]",
+               help="Wait so long, twice as long each time, up to MOST (10s,1h)."),
+        _value(at, "--retry-on", metavar="REASON,...",
+               help="exit=75,77 signal=KILL oom timeout node any-failure (any-failure)."),
+        _value(at, "--on-oom", metavar="mem*F",
+               help="Out of memory: try again with so many times the memory."),
+        _value(at, "--on-timeout", metavar="time*F",
+               help="Time limit: try again with so many times the time."),
+        _flag(at, "--requeue-exit",
+              help="Exit 99 means: run me again; 100: hold me until qrls."),
+        _value(at, "--signal", metavar="[B:]SIG[@TIME]",
+               help="Signal so long before the time limit (60s); B: the script's shell only."),
     ]  # fmt: skip
 
 

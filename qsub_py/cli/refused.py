@@ -24,11 +24,6 @@ LATER = frozenset(
         "--from-json",
         "--every",
         "--cron",
-        "--retries",
-        "--backoff",
-        "--retry-on",
-        "--on-oom",
-        "--on-timeout",
         "--max-fails",
         "-C",
         "--constraint",
@@ -37,10 +32,8 @@ LATER = frozenset(
         "--rate",
         "-x",
         "--exclude",
-        "--signal",
         "--skip-if-exists",
         "--extend",
-        "--requeue-exit",
     ]
 )
 
@@ -54,7 +47,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "-sync": ("Grid Engine", "write --wait"),
     "-hold_jid": ("Grid Engine", "dependencies come later"),
     "-hold_jid_ad": ("Grid Engine", "dependencies come later"),
-    "-notify": ("Grid Engine", "signals before the limit come later"),
+    "-notify": ("Grid Engine", "write --signal USR2@60"),
     "-now": ("Grid Engine", "leave it out"),
     "-l": ("PBS and Grid Engine", "write --cpus N, --mem SIZE, --time LIMIT"),
     "-V": ("PBS and Grid Engine", "the environment is exported by default, see --export"),

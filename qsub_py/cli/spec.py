@@ -24,6 +24,8 @@ from qsub_py.cli.script import absolute, current_dir
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.model import ONE_TASK, JobSpec, Segments
+from qsub_py.policy import MAX_RETRIES
+from qsub_py.policy_text import Asked, read_notice, read_retry
 from qsub_py.units import (
     check_name,
     check_pattern,
@@ -106,7 +108,7 @@ def build(
     `limits`: how large what it ships and fetches may be.
     """
     array = _read("--array", parse_array, request.array) if request.array is not None else None
-    spec = _with_program(_base(request, work), request, work, environ)
+    spec = _with_failure(_with_program(_base(request, work), request, work, environ), request)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
     _check_outputs(spec)
@@ -182,6 +184,22 @@ def _with_program(
     if work.is_large_python:
         argv = (python.python or python.hint, *argv)
     return replace(spec, argv=argv, script=work.script, script_path=work.script_path)
+
+
+def _with_failure(spec: JobSpec, request: Request) -> JobSpec:
+    """Add what is done when a task fails, and before its limit."""
+    retries = _number(request.retries, "--retries", least=0, most=MAX_RETRIES, default=-1)
+    asked = Asked(
+        None if retries < 0 else retries, request.backoff, request.retry_on, request.on_oom,
+        request.on_timeout, request.signal, bool(request.requeue_exit),
+    )  # fmt: skip
+    return replace(
+        spec,
+        retry=read_retry(
+            asked, mem_bytes=spec.mem_bytes, time_s=spec.time_s, requeue=spec.requeue
+        ),
+        notice=read_notice(asked, time_s=spec.time_s),
+    )
 
 
 def _check_minor(python: str, minor: str) -> None:

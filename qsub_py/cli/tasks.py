@@ -57,7 +57,7 @@ def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, no
     """
     rows: list[tuple[str, ...]] = []
     for job, why, tasks in groups:
-        rows += [_row(job, task, now) for task in tasks if not _is_idle(task)]
+        rows += [_row(job, task, now, why) for task in tasks if not _is_idle(task)]
         for state, reason in ((State.PENDING, f"({why})" if why else ""), *_UNSTARTED):
             idle = [task.index for task in tasks if task.state is state and _is_idle(task)]
             if idle:
@@ -71,8 +71,9 @@ _UNSTARTED = tuple((state, "") for state in State if state.is_terminal)
 
 
 def _is_idle(task: TaskInfo) -> bool:
-    """Whether a task waits, or ended before it ever started."""
-    return task.state is State.PENDING or (task.state.is_terminal and task.outcome is None)
+    """Whether a task waits for its first attempt, or ended before that."""
+    is_new = task.state is State.PENDING and not task.attempt
+    return is_new or (task.state.is_terminal and task.outcome is None)
 
 
 def pending_id(job: JobInfo, indices: Sequence[int]) -> str:
@@ -104,11 +105,12 @@ def task_id(job: JobInfo, index: int) -> str:
     return str(job.id) if not job.is_array and job.total == 1 else f"{job.id}_{index}"
 
 
-def _row(job: JobInfo, task: TaskInfo, now: float) -> tuple[str, ...]:
+def _row(job: JobInfo, task: TaskInfo, now: float, why: str) -> tuple[str, ...]:
     name, end = task_id(job, task.index), task.outcome
     if end is None:
         wall = format_duration(now - task.started_at) if task.started_at else ""
-        return (name, task.state.short, task.node, str(task.attempt), "", wall, "", "", "")
+        said = f"({why})" if why and task.state is State.PENDING else ""
+        return (name, task.state.short, task.node, str(task.attempt), "", wall, "", "", said)
     ran = end.started_at > 0
     code = f"signal {end.signal}" if end.signal else str(end.exit_code)
     return (

@@ -4,8 +4,8 @@
 --       hints ("job:tasks,job:tasks": how many short tasks of a job to put into one slot)
 -- Returns {'ok', now ms, what is left, next due ms or 0, batch, ...}; what is left: 1 nothing now,
 --         2 more to look at with the next claim, 0 no room. Each batch is
---         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus, chunk}, chunk being '' or
---         {first, count, data, signature, blob} of the arguments that the batch begins with;
+--         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus, chunk, class}, chunk being
+--         '' or {first, count, data, signature, blob} of the arguments that the batch begins with;
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
 --- @include head job node batch
@@ -16,7 +16,7 @@ if no then return {no} end
 
 local function show(b, job_uid)
   return {tonumber(b.slot), tonumber(b.job), job_uid, b.first, b.count, b.attempt, b.epoch, b.cpus,
-    string.format('%.0f', b.mem), b.gpus, b.chunk or ''}
+    string.format('%.0f', b.mem), b.gpus, b.chunk or '', b.class}
 end
 
 local last = redis.call('HMGET', key('node', uid), 'req', 'reply')
@@ -40,24 +40,33 @@ local node = load_node(uid)
 local hint = {}
 for job, tasks in string.gmatch(ARGV[6], '(%d+):(%d+)') do hint[job] = tonumber(tasks) end
 
--- The next pending range of a job, up to k tasks of one attempt number; nil when there is none.
-local function next_again(j, k)
+-- Whether a pending task is in the list of this class: an entry may be older than what became of it.
+local looks = 4 * SLICE
+local function stands_in(j, pos, class)
+  if j.later + j.grown == 0 then return class == 0 end
+  looks = looks - 1
+  return not redis.call('ZSCORE', key('later', j.id), pos) and class_of(j.id, pos) == class
+end
+
+-- The next pending range of a class, up to k tasks of one attempt number; nil when there is none.
+local function next_again(j, k, class)
   for _ = 1, 64 do
-    local entry = redis.call('LPOP', key('again', j.id))
+    local entry = looks > 0 and redis.call('LPOP', again_key(j.id, class))
     if not entry then return nil end
     local first, count = string.match(entry, '(%d+):(%d+)')
     first, count = tonumber(first), tonumber(count)
     local bytes = states_of(j.id, first, math.min(count, SLICE))
     local i = 1
-    while i <= #bytes and string.byte(bytes, i) >= 16 do i = i + 1 end
+    while i <= #bytes and (string.byte(bytes, i) >= 16 or not stands_in(j, first + i - 1, class)) do i = i + 1 end
     local nibble = i <= #bytes and string.byte(bytes, i) or 0
     local n = 0
     if i <= #bytes then
       n = 1
-      while nibble < 14 and n < k and string.byte(bytes, i + n) == nibble do n = n + 1 end
+      while nibble < 14 and n < k and string.byte(bytes, i + n) == nibble
+        and stands_in(j, first + i - 1 + n, class) do n = n + 1 end
     end
     local rest = count - (i - 1) - n
-    if rest > 0 then push_again(j.id, first + i - 1 + n, rest, true) end
+    if rest > 0 then push_again(j.id, first + i - 1 + n, rest, true, class) end
     if n > 0 then
       local attempt = nibble + 1
       if nibble == 15 then attempt = tonumber(redis.call('HGET', key('at', j.id), first + i - 1) or 15) + 1 end
@@ -96,20 +105,24 @@ local function cached(id)
 end
 
 -- A job whose keys are damaged leaves its lane, so that the others run.
-local function set_aside(lane, id)
-  changed[id] = nil
-  redis.call('ZREM', key('lane', lane), id)
+local function set_aside(lane, member)
+  changed[string.match(member, '^%d*')] = nil
+  redis.call('ZREM', key('lane', lane), member)
   rank_lane(lane)
 end
 
--- The first job in the lane that this node may start (a job unfit for it is passed over).
+-- The first job in the lane that this node may start (a job unfit for it is passed over), and the
+-- class of it that stands there: its member is "id" or "id:class".
 local function head(lane)
   for at = 0, SLICE - 1, 16 do
     local ids = redis.call('ZRANGE', key('lane', lane), at, at + 15)
     for i = 1, #ids do
-      local j = cached(ids[i])
+      local id, class = string.match(ids[i], '^(%d+):?(%d*)$')
+      local j = id and cached(id)
       if not j then set_aside(lane, ids[i])
-      elseif is_ready(j) and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then return j end
+      elseif is_ready(j) and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then
+        return j, tonumber(class) or 0, ids[i]
+      end
     end
     if #ids < 16 then return nil end
   end
@@ -126,13 +139,13 @@ local function chunk_at_cursor(j)
   return {first = tonumber(string.match(entry[1], '%d+')) - 1, n = tonumber(field.n), field = field}
 end
 
-local function take(j, need)
+local function take(j, need, class)
   local k = math.max(1, math.min(hint[j.id] or 1, budget))
   if j.limit > 0 then k = math.min(k, j.limit - j.c1 - j.c2) end
   changed[j.id] = j
-  local first, count, attempt = next_again(j, k)
+  local first, count, attempt = next_again(j, k, class)
   local chunk
-  if not first then
+  if not first and class == 0 then
     -- A batch ends where its chunk ends, and brings it along when it begins it.
     chunk = chunk_at_cursor(j)
     if chunk then k = math.min(k, math.max(1, chunk.first + chunk.n - j.cursor)) end
@@ -141,19 +154,21 @@ local function take(j, need)
   if not first then
     -- 64 entries of `again` were of tasks that ended meanwhile; the next claim goes on.
     unsure = true
+    if class > 0 then enlist(j) end
     return false
   end
   put_states(j, first, string.rep(string.char(16 + math.min(attempt, 15)), count))
   j.c1 = j.c1 + count
+  if class > 0 then j.grown = j.grown - count end
   if j.started == 0 then j.started = NOW end
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
-    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = ''}
+    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
   batches[#batches + 1] = b
-  if not is_ready(j) then enlist(j) end
+  if class > 0 or not is_ready(j) or plain(j) <= 0 then enlist(j) end
   return true
 end
 
@@ -164,10 +179,11 @@ local i = 1
 if node.state == 'up' then
   while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
-    local j = fits(need, node) and head(lanes[i])
+    local j, class, member
+    if fits(need, node) then j, class, member = head(lanes[i]) end
     local good, took = false, nil
-    if j then good, took = pcall(take, j, need) end
-    if j and not good then set_aside(lanes[i], j.id) end
+    if j then good, took = pcall(take, j, need, class) end
+    if j and not good then set_aside(lanes[i], member) end
     if not took then i = i + 1
     elseif lanes[i + 1] then
       -- Another lane's head may rank before what this lane now has in front.

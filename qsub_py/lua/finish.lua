@@ -3,8 +3,9 @@
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id,
 --       then groups of 14: job, uid, slot, epoch, attempt, codes (a byte for each task of the
---       batch: 0 not now, 3..8 the state, 15 lost, 14 never began), result data, signature,
---       "position:exit code" of the first non-zero exit or '', blobs ("name,name"),
+--       batch: 0 not now, 3..8 the state, 15 lost, 14 never began; plus 16 times a wish to
+--       run again, see retry.lua), result data, signature,
+--       "position:exit code,..." of non-zero exits or '', blobs ("name,name"),
 --       tails of outputs ("position:bytes,position:bytes"), these bytes joined,
 --       what they brought ("position:bytes of the note:bytes of files,..."), these notes joined
 -- Returns {'ok', n, ...} the number of tasks accepted of each group; {'RUNID'}, {'FENCED'}.
@@ -33,11 +34,13 @@ end
 
 -- Keep the exit code of the lowest position that did not exit with 0.
 local function note_exit(j, b, ok, text)
-  local position, code = string.match(text, '(%d+):(-?%d+)')
-  if not position or (string.byte(ok, position - b.first + 1) or 0) == 0 then return end
-  local known = redis.call('HGET', key('j', j.id), 'exit_at')
-  if not known or tonumber(position) < tonumber(known) then
-    redis.call('HSET', key('j', j.id), 'exit_at', position, 'exit', code)
+  for position, code in string.gmatch(text, '(%d+):(-?%d+)') do
+    if (string.byte(ok, position - b.first + 1) or 0) > 0 then
+      local known = redis.call('HGET', key('j', j.id), 'exit_at')
+      if not known or tonumber(position) < tonumber(known) then
+        redis.call('HSET', key('j', j.id), 'exit_at', position, 'exit', code)
+      end
+    end
   end
 end
 

@@ -16,7 +16,7 @@ if not j or j.uid ~= ARGV[5] then return {'ok', 0} end
 
 -- Whether some live node that the lane fits has not refused the job.
 local function has_hope()
-  local need = parse_lane(j.lane)
+  local need = parse_lane(class_lane(j, b and b.class or 0))
   local live = redis.call('ZRANGE', P .. 'nodes', 0, SLICE - 1)
   for i = 1, #live do
     local other = load_node(live[i])

@@ -1,18 +1,46 @@
--- Let jobs start whose begin time has come.
+-- Let jobs start whose begin time has come, and tasks run again whose backoff is over.
 -- KEYS  meta
 -- Returns {how many (at most 256), next due ms or 0}; call again while it is 256.
--- Replay: they have left `due`.
+-- Replay: they have left `due` and `later`.
 --- @include head job node
 tick()
+local budget = SLICE
+
+-- Tasks whose time has come go to the end of the list of their class.
+local function ripen(j)
+  local ripe = redis.call('ZRANGEBYSCORE', key('later', j.id), '-inf', NOW, 'LIMIT', 0, budget)
+  for i = 1, #ripe do
+    redis.call('ZREM', key('later', j.id), ripe[i])
+    ripe[i] = tonumber(ripe[i])
+  end
+  -- Neighbours may run in one batch again.
+  table.sort(ripe)
+  local i = 1
+  while i <= #ripe do
+    local class, n = class_of(j.id, ripe[i]), 1
+    while ripe[i + n] == ripe[i] + n and class_of(j.id, ripe[i + n]) == class do n = n + 1 end
+    push_again(j.id, ripe[i], n, false, class)
+    if class > 0 then j.grown = j.grown + n end
+    i = i + n
+  end
+  j.later = j.later - #ripe
+  budget = budget - #ripe
+end
+
+local function let_go(j)
+  if j.begin <= NOW then j.begin = 0 end
+  if j.later_at > 0 and j.later_at <= NOW then ripen(j) end
+  later_again(j)
+  settle(j)
+  offer(j)
+end
+
 local due = redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'LIMIT', 0, SLICE)
 for i = 1, #due do
-  redis.call('ZREM', P .. 'due', due[i])
+  if budget <= 0 then break end
+  budget = budget - 1
   local j = load(due[i])
-  if j then
-    j.begin = 0
-    settle(j)
-    offer(j)
-  end
+  if not j or not pcall(let_go, j) then redis.call('ZREM', P .. 'due', due[i]) end
 end
 local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-return {#due, tonumber(next_due[2] or 0)}
+return {budget <= 0 and SLICE or #due, tonumber(next_due[2] or 0)}

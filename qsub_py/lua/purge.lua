@@ -20,7 +20,7 @@ end
 if #blobs == SLICE then return 1 end
 local token = redis.call('HGET', key('j', id), 'token')
 if token then redis.call('UNLINK', key('tok', token)) end
-redis.call('UNLINK', key('j', id), key('st', id), key('at', id), key('ct', id), key('again', id),
+redis.call('UNLINK', key('j', id), key('st', id), key('at', id), key('ct', id), key('again', id), key('rt', id), key('later', id),
   key('on', id), key('unfit', id), key('args', id), key('res', id), key('rx', id), key('tail', id),
   key('files', id), key('blobs', id))
 redis.call('ZREM', P .. 'ended', id)

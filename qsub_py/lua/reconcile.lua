@@ -3,7 +3,7 @@
 -- does not know never began and is pending again.
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id, is last page (0 or 1), all slots it holds ("3,4"),
---       then groups of 6: slot, job, uid, first, count, "attempt:epoch:gpus"
+--       then groups of 6: slot, job, uid, first, count, "attempt:epoch:gpus:class"
 -- Returns {'ok', mask, ...}, a string of '1' (still yours) and '0' (stop it) for each batch;
 --         {'more'}: it holds a lot that the node does not know, send the same again;
 --         {'RUNID'} or {'FENCED'}: say hello first.
@@ -32,7 +32,8 @@ local function devices(count, named)
   return table.concat(chosen, ',')
 end
 
-local function take_back(slot, j, first, count, attempt, epoch, gpus)
+local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
+  if not class_lane(j, class) then class = 0 end
   -- A store that was rolled back may have forgotten that these were claimed.
   local to = math.min(first + count, j.n)
   if j.fate == 0 and to > j.cursor then pass(j, to) end
@@ -44,7 +45,12 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus)
     if mine and nibble == 15 and byte == 15 then
       mine = tonumber(redis.call('HGET', key('at', j.id), first + i - 1) or 15) <= attempt
     end
-    if mine then taken = taken + 1 end
+    if mine then
+      taken = taken + 1
+      unplace(j, first + i - 1)
+      local retries, requeues, known = tries(j.id, first + i - 1)
+      if known ~= class then remember(j, first + i - 1, retries, requeues, class) end
+    end
     mask[i] = mine and '1' or '0'
     out[i] = string.char(mine and 16 + nibble or byte)
     if mine and attempt >= 15 then redis.call('HSET', key('at', j.id), first + i - 1, attempt) end
@@ -53,10 +59,10 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus)
   if taken > 0 then
     put_states(j, first, table.concat(out))
     j.c1 = j.c1 + taken
-    local lane = parse_lane(j.lane)
+    local lane = parse_lane(class_lane(j, class))
     book_batch(uid, {slot = slot, job = j.id, first = first, count = count, attempt = attempt, epoch = epoch,
       start = NOW, cpus = lane.cpus, mem = booked_mem(lane, node), gpus = devices(lane.gpus, gpus),
-      left = taken, mask = taken < count and mask or ''}, node)
+      left = taken, mask = taken < count and mask or '', class = class}, node)
   end
   settle(j)
   return mask
@@ -87,8 +93,8 @@ end
 local reply = {'ok'}
 for i = 6, #ARGV, 6 do
   local slot, id, first, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  local attempt, epoch, gpus = string.match(ARGV[i + 5], '(%d+):(%d+):?(.*)')
-  attempt, epoch = tonumber(attempt), tonumber(epoch)
+  local attempt, epoch, gpus, class = string.match(ARGV[i + 5], '(%d+):(%d+):?([%d,]*):?(%d*)')
+  attempt, epoch, class = tonumber(attempt), tonumber(epoch), tonumber(class) or 0
   pass_slot(slot)
   local b, j = load_batch(uid, slot), load(id)
   if not j or j.uid ~= ARGV[i + 2] then
@@ -100,7 +106,7 @@ for i = 6, #ARGV, 6 do
   elseif b then
     reply[#reply + 1] = string.rep('0', count)
   else
-    reply[#reply + 1] = take_back(slot, j, first, count, attempt, epoch, gpus)
+    reply[#reply + 1] = take_back(slot, j, first, count, attempt, epoch, gpus, class)
   end
 end
 if ARGV[4] == '1' then redis.call('SREM', P .. 'rec', uid) end

@@ -8,6 +8,7 @@ if not j then return -1 end
 if j.ended ~= 0 then return 0 end
 tick()
 j.held = 0
+redis.call('HDEL', key('j', j.id), 'held_why')
 settle(j)
 offer(j)
 return 1

@@ -71,7 +71,7 @@ class Agent:
         self._shown, self._pythons, self._build = shown, pythons, build
         self._revive, self._retention_s = revive, retention_s
         self._jobs = Jobs(store, ring, settings, node_dir)
-        self._maker = ReportMaker(store, ring, settings.name)
+        self._maker = ReportMaker(store, ring, settings.name, self._jobs.policy)
         self._logs = LiveLogs(store, node_dir, settings.name, ring)
         self._gpus = GpuWatch(settings, lambda: keeper_pid_of(node_dir))
         self._is_joined = self._was_joined = False
@@ -142,7 +142,7 @@ class Agent:
             self._renew()
         if self._due("clean", _CLEAN_S):
             self._clean()
-        self._logs.turn(self._is_open)
+        self._logs.turn(self._hand.holding.has)
 
     def _pause_s(self) -> float:
         if self._is_joined and (
@@ -275,7 +275,9 @@ class Agent:
 
     def _housekeep(self) -> None:
         """Sweep lapsed nodes and promote what is due; be back when the next is due."""
-        due_at = self._store.housekeep()
+        self._back_by(self._store.housekeep())
+
+    def _back_by(self, due_at: float) -> None:
         if due_at:
             soon = due_at - (self._maker.offset_s + boottime())
             self._next["renew"] = min(self._next["renew"], time.monotonic() + max(0.001, soon))
@@ -312,6 +314,7 @@ class Agent:
             for batch, chunk in zip(claim.batches, claim.chunks, strict=True):
                 self._start(batch, chunk)
             self._wants_claim = claim.has_more
+            self._back_by(claim.next_due_at)
             if claim.must_wait:
                 self._next["claim"] = time.monotonic() + 0.1
 
@@ -337,9 +340,6 @@ class Agent:
             self._hand.give_up(batch, str(error))
             return
         self._hand.send(header, body)
-
-    def _is_open(self, uid: str, position: int) -> bool:
-        return bool(self._hand.holding.of_job(uid, position, position))
 
     def _clean(self) -> None:
         """Delete what is old here, and in the store whole jobs when their retention is over."""
@@ -372,7 +372,10 @@ class Agent:
     def _tail(self, text: dict[str, Any]) -> None:
         job = self._jobs.known(text["uid"])
         stream = str(text.get("stream", "out"))
-        self._logs.follow(str(text["log"]), text["uid"], int(text["position"]), stream, job)
+        self._logs.follow(
+            str(text["log"]), text["uid"], int(text["position"]), stream, job,
+            int(text.get("attempt", 0)),
+        )  # fmt: skip
 
     def _files(self, text: dict[str, Any]) -> None:
         self._logs.give_files(text, self._jobs.known(text["uid"]), self._chosen(text))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
+from qsub_py.node.call_orders import call_order, dress
 from qsub_py.node.children import collect
-from qsub_py.node.judge import OUT_OF_MEMORY, how_it_died, judge, killed_for_memory
+from qsub_py.node.judge import OUT_OF_MEMORY, how_it_died, judge, killed_for_memory, over_limit
 from qsub_py.node.ladder import Ladder
+from qsub_py.node.limits import Limits
 from qsub_py.node.processes import Tree
 from qsub_py.node.runner_pool import RunnerPool
 from qsub_py.node.runners import Runner
@@ -47,6 +49,9 @@ class CallRun:
         self._user_signal = 0
         #: The process died and the files of its call are being collected.
         self._is_dying = False
+        self._limits = Limits.of(batch.common)
+        self._warned = False
+        self._peak = 0
 
     @property
     def _verdict(self) -> Verdict | None:
@@ -67,7 +72,7 @@ class CallRun:
         if self._held and self._runner is not None:
             self._held = self._runner.issue(self._held)
         if self._timer is None:
-            self._timer = self._place.timers.at(moment + self._first_look_s(), self._look)
+            self._timer = self._place.timers.at(moment + self._limits.first_look_s(), self._look)
 
     def _hire(self) -> bool:
         try:
@@ -85,17 +90,15 @@ class CallRun:
         self._runner, runner.caller = runner, self
         self._hold = Hold(runner.tree, now())
         self._ladder = Ladder(self._place, runner.tree, self._hold)
-        order = _order(self.batch, self._serial)
+        if self.batch.common.get("mem_bytes"):
+            self._place.memory.watch(runner.tree, self.batch.common["mem_bytes"], self._over_limit)
+        order = call_order(self.batch, self._serial)
         dressed = (self.batch.uid, self.batch.attempt, tuple(self.batch.env.items()))
         if runner.dressed != dressed:
-            order |= _dress(self.batch)
+            order |= dress(self.batch)
             runner.dressed = dressed
         runner.set_up(order, self.batch.body)
         return True
-
-    def _first_look_s(self) -> float:
-        limit: float = self.batch.common["limit_s"]
-        return min(LONG_S, limit) if limit else LONG_S
 
     def results(self, indexes: list[int], texts: list[bytes], bodies: list[bytes]) -> None:
         """Report finished calls."""
@@ -166,6 +169,15 @@ class CallRun:
         else:
             self._finish()
 
+    def _over_limit(self, used: int) -> None:
+        """End the call that runs: the process of all uses too much."""
+        self._peak = used
+        if self._runner is None or self._hold is None or self._ladder is None:
+            return
+        self._see_current(self._runner, self._hold)
+        if self._current != _NO_CALL:
+            self._ladder.climb(over_limit(self.batch.common["mem_bytes"], used))
+
     def _stillborn(self, runner: Runner, code: int) -> str:
         """Return why a batch that was not even unpacked does not fit here; else ""."""
         if runner.ready or self._verdict is not None:
@@ -183,6 +195,8 @@ class CallRun:
             state, why = judge(code, None, self._user_signal)
         elif killed_for_memory(code, 0, self._place.oom):
             state, why = OUT_OF_MEMORY
+        elif self._warned and self._limits.died_of_warning(code):
+            state, why = "TIMEOUT", self._limits.died_of_warning(code)
         if left:
             why += f"; {left} of its processes could not be killed"
         out: tuple[str, int, list[int] | None] = ("", 0, None)
@@ -190,7 +204,7 @@ class CallRun:
             out = self._runner.unreported_output()
         return Item(
             self._positions[index], state, started, now(), exit=max(code, 0), signal=max(-code, 0),
-            why=why, out=out[0], out_size=out[1], out_at=out[2],
+            rss=self._peak, why=why, out=out[0], out_size=out[1], out_at=out[2],
         )  # fmt: skip
 
     def _has_own_file(self, index: int) -> bool:
@@ -220,13 +234,14 @@ class CallRun:
         if serial != self._serial or index not in self._open:
             self._current = _NO_CALL
         elif index != self._current:
-            self._current, self._started, self._told = index, started, False
+            self._current, self._started = index, started
+            self._told = self._warned = False
             if not hold.stopped:
                 hold.restart(started)
 
     def _judge_length(self, ran: float, hold: Hold) -> float:
         """Act on a call that has run for `ran` seconds; return when to look again, 0: never."""
-        limit: float = self.batch.common["limit_s"]
+        limits = self._limits
         if ran >= LONG_S and not self._told:
             self._told = True
             pos = self._positions[self._current]
@@ -236,14 +251,17 @@ class CallRun:
             self._place.ledger.tell(told)
             if self._collect():
                 self.take_back()
-        if limit and ran >= limit and self._verdict is None and self._ladder is not None:
-            grace = self.batch.common["grace_s"]
-            self._ladder.climb(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
-        if not self._told:
-            return LONG_S - ran
-        if limit and self._verdict is None:
-            return limit - ran
-        return 0.0 if len(self._open) <= 1 else LONG_S
+        if self._verdict is None and self._ladder is not None and self._runner is not None:
+            if limits.must_warn(ran) and not self._warned:
+                self._warned = True
+                self._runner.tree.signal(limits.signal, whom=limits.whom)
+            if limits.must_end(ran):
+                self._ladder.climb(limits.verdict())
+        if self._verdict is None:
+            wait = limits.wait_s(ran, was_told=self._told, was_warned=self._warned)
+        else:
+            wait = 0.0 if self._told else LONG_S - ran
+        return wait or (0.0 if len(self._open) <= 1 else LONG_S)
 
     def _collect(self) -> bool:
         """Bring all tickets that are in the pipe back here; say whether any are here."""
@@ -343,6 +361,7 @@ class CallRun:
         self._runner = None
         if runner is not None and hold is not None:
             runner.caller = None
+            self._place.memory.leave(runner.tree)
             if hold.stopped or not runner.ready or self._verdict is not None:
                 runner.retire()
             if self._ladder is not None:
@@ -368,30 +387,3 @@ class CallRun:
             "suspended": bool(hold and hold.suspended),
             "waiting": [self._positions[index] for index in sorted(waiting)],
         }
-
-
-def _order(batch: Batch, serial: int) -> dict[str, Any]:
-    """Return the header of the batch for the runner."""
-    return {
-        "serial": serial,
-        "uid": batch.uid,
-        "attempt": batch.attempt,
-        "tasks": batch.tasks,
-        "chunks": batch.chunks,
-        "fn_key": batch.common["fn_key"],
-        "fn_path": batch.common["fn_path"],
-    }
-
-
-def _dress(batch: Batch) -> dict[str, Any]:
-    """Return what the runner sets around the calls; told when the last batch's was another."""
-    common, private = batch.common, batch.common.get("private")
-    own = {k: v for k, v in (common["env"] | batch.env).items() if k.startswith("QSUB_")}
-    return {
-        "env": own,
-        "path": common.get("path") or [],
-        "cwd": common["cwd"],
-        "umask": common["umask"],
-        "fetch": common.get("fetch"),
-        "private": private and {**private, "dir": batch.env["QSUB_SCRATCH"]},
-    }

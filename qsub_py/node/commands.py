@@ -14,9 +14,11 @@ from typing import TypeGuard
 
 from qsub_py.node.batch import LONG_S, Batch, Over, Unfit, Verdict, excuse
 from qsub_py.node.children import Staging, collect
-from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory
+from qsub_py.node.judge import OUT_OF_MEMORY, judge, killed_for_memory, over_limit
 from qsub_py.node.ladder import Ladder
-from qsub_py.node.launch import Launcher, Output, Task
+from qsub_py.node.launch import REQUEUE_EXIT, Launcher, Output, Task
+from qsub_py.node.limits import Limits
+from qsub_py.node.memory import Watched
 from qsub_py.node.processes import Tree, prefer_for_oom, stat_of
 from qsub_py.node.wire import Header, Item
 from qsub_py.node.workplace import Hold, Timer, Workplace, now
@@ -36,6 +38,8 @@ class Running:
     told: bool = False
     dropped: bool = False
     user_signal: int = 0
+    warned: bool = False
+    memory: Watched | None = None
     #: Of a task that unpacks files before it begins.
     staging: Staging | None = None
     #: It has ended, and its files are being collected.
@@ -59,6 +63,7 @@ class CommandRun:
         self._waiting: deque[Task] = deque(t for t in batch.tasks if t["pos"] in allowed)
         self._current: Running | None = None
         self._launcher = Launcher(place, batch)
+        self._limits = Limits.of(batch.common)
 
     def _over(self) -> None:
         self._launcher.tidy(is_over=True)
@@ -91,7 +96,7 @@ class CommandRun:
         except Unfit as error:
             self._give_up(task["pos"], str(error))
             return
-        timer = self._place.timers.at(moment + self._first_look_s(), self._look)
+        timer = self._place.timers.at(moment + self._limits.first_look_s(), self._look)
         hold = Hold(tree, moment)
         ladder = Ladder(self._place, tree, hold)
         self._current = Running(
@@ -105,7 +110,7 @@ class CommandRun:
             moment = now()
             current.hold.restart(moment)
             current.timer.cancel()
-            current.timer = self._place.timers.at(moment + self._first_look_s(), self._look)
+            current.timer = self._place.timers.at(moment + self._limits.first_look_s(), self._look)
 
     def _give_up(self, pos: int, why: str) -> None:
         """Return this task and all that wait: the node is at fault, not the task."""
@@ -115,18 +120,13 @@ class CommandRun:
         self._place.ledger.give_back(self.batch.entry, positions, why)
         self._over()
 
-    def _first_look_s(self) -> float:
-        limit: float = self.batch.common["limit_s"]
-        return min(LONG_S, limit) if limit else LONG_S
-
     def _look(self) -> None:
         """Look at the running task when it may be long, or at its limit."""
         current = self._current
         if current is None:
             return
-        moment = now()
+        moment, limits = now(), self._limits
         ran = current.hold.ran_s(moment)
-        limit: float = self.batch.common["limit_s"]
         if ran >= LONG_S and not current.told:
             self._tell_begun(current)
             if self._waiting:
@@ -134,13 +134,18 @@ class CommandRun:
         if current.is_staging:
             self._look_again(moment + LONG_S)
             return
-        if limit and ran >= limit and current.ladder.verdict is None:
-            grace = self.batch.common["grace_s"]
-            current.ladder.climb(Verdict("TIMEOUT", f"time limit of {limit:g} s", grace))
-        if not current.told:
-            self._look_again(moment + LONG_S - ran)
-        elif limit and current.ladder.verdict is None:
-            self._look_again(moment + limit - ran)
+        if current.ladder.verdict is None:
+            if limits.must_warn(ran) and not current.warned:
+                current.warned = True
+                current.tree.signal(limits.signal, whom=limits.whom)
+            if limits.must_end(ran):
+                current.ladder.climb(limits.verdict())
+        if current.ladder.verdict is not None:
+            wait = LONG_S - ran if not current.told else 0.0
+        else:
+            wait = limits.wait_s(ran, was_told=current.told, was_warned=current.warned)
+        if wait > 0:
+            self._look_again(moment + wait)
 
     def _look_again(self, when: float) -> None:
         # A task that stands still is looked at every second until it goes on.
@@ -159,6 +164,12 @@ class CommandRun:
         )
         # Under memory pressure the kernel shall take a task, not what watches over it.
         prefer_for_oom(current.tree.pid)
+        limit = self.batch.common.get("mem_bytes") or 0
+        if limit:
+            ladder = current.ladder
+            current.memory = self._place.memory.watch(
+                current.tree, limit, lambda used: ladder.climb(over_limit(limit, used))
+            )
 
     def kill(self, positions: set[int] | None, verdict: Verdict) -> None:
         """End these tasks: what waits does not start, what runs climbs the ladder."""
@@ -227,6 +238,7 @@ class CommandRun:
         assert current is not None
         current.timer.cancel()
         current.ladder.stop()
+        self._place.memory.leave(current.tree)
         ended = now()
         self._place.clear(
             current.tree, lambda left: self._settle(current, status, usage, ended, left)
@@ -247,8 +259,11 @@ class CommandRun:
         state, why = judge(code, current.ladder.verdict, current.user_signal)
         if state == "FAILED" and killed_for_memory(code, current.user_signal, self._place.oom):
             state, why = OUT_OF_MEMORY
+        elif current.warned and state == "FAILED" and self._limits.died_of_warning(code):
+            state, why = "TIMEOUT", self._limits.died_of_warning(code)
         if left:
             why += f"; {left} of its processes could not be killed"
+        ask = int(code == REQUEUE_EXIT and self._launcher.wants_requeue())
         path, size, part = current.output.settle()
         item = Item(
             pos=current.pos,
@@ -258,11 +273,12 @@ class CommandRun:
             exit=max(code, 0),
             signal=max(-code, 0),
             cpu=round(usage.ru_utime + usage.ru_stime, 6),
-            rss=usage.ru_maxrss * 1024,
+            rss=max(usage.ru_maxrss * 1024, current.memory.peak if current.memory else 0),
             why=why,
             out=path,
             out_size=size,
             out_at=part,
+            ask=ask,
         )
         self._collect(current, item, has_begun=not unfit)
 

@@ -54,6 +54,11 @@ class Holding:
         """Return the cpus that open batches have booked."""
         return sum(held.batch.cpus for held in self.slots.values())
 
+    def has(self, uid: str, position: int, attempt: int) -> bool:
+        """Whether this attempt (0: any) of a task is open."""
+        held = [self.slots[slot].batch for slot, _ in self.of_job(uid, position, position)]
+        return any(attempt in (0, batch.attempt) for batch in held)
+
     def of_job(self, uid: str, first: int, last: int) -> list[tuple[int, list[int]]]:
         """Return (slot, open positions) of a job between first and last (-1: to its end)."""
         found = []

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsub_py.errors import PayloadError, QsubError
+from qsub_py.errors import PayloadError, QsubError, StoreError
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
+from qsub_py.policy import Retry
 from qsub_py.signing import Keyring, verify
 from qsub_py.store_node import Chunk, NodeStore
 from qsub_py.text import expand_pattern
@@ -90,6 +91,15 @@ class Jobs:
         """Return a job that was met before."""
         return self._jobs.get(uid)
 
+    def policy(self, batch: Batch) -> Retry | None:
+        """Return what the job's spec says of failures; None also when it cannot be trusted."""
+        try:
+            return self.get(batch).spec.retry
+        except StoreError:
+            raise
+        except QsubError:
+            return None
+
     def hints(self) -> dict[int, int]:
         """Return job id -> tasks a batch, of the jobs met last."""
         recent = list(self._jobs.values())[-16:]
@@ -154,20 +164,23 @@ class Jobs:
             header["tasks"], header["chunks"], body = self._calls(job, batch)
         else:
             header["tasks"] = [self._task(job, batch.first + at) for at in range(batch.count)]
-        header["env"] = self._own_variables(job, batch)
-        header["common_key"] = job.uid
-        if job.uid not in self._told:
+        mem_bytes, time_s = grown(job.spec, batch)
+        header["env"] = self._own_variables(job, batch, mem_bytes, time_s)
+        header["common_key"] = key = f"{job.uid}/{batch.level}" if batch.level else job.uid
+        if key not in self._told:
             if len(self._told) == MOST_COMMONS:
                 self._told.clear()
-            self._told.add(job.uid)
-            header["common"] = job.common
+            self._told.add(key)
+            header["common"] = {**job.common, "limit_s": time_s, "mem_bytes": mem_bytes}
         return header, body
 
     def tell_again(self) -> None:
         """Take it that the keeper knows no job: it is another one, or has a new connection."""
         self._told.clear()
 
-    def _own_variables(self, job: Job, batch: Batch) -> dict[str, str]:
+    def _own_variables(
+        self, job: Job, batch: Batch, mem_bytes: int, time_s: float
+    ) -> dict[str, str]:
         """Return the variables that are not the same for all batches of a job."""
         env = {
             "QSUB_ATTEMPT": str(batch.attempt),
@@ -175,6 +188,12 @@ class Jobs:
         }
         if job.spec.kind == "command" or "private" in job.common:
             env["QSUB_SCRATCH"] = f"{self._dir}/scratch/{batch.slot}"
+        if mem_bytes:
+            env["QSUB_MEM_BYTES"] = str(mem_bytes)
+        if time_s:
+            env["QSUB_TIME_S"] = f"{time_s:g}"
+        if job.spec.notice:
+            env["QSUB_SIGNAL"] = str(job.spec.notice.signal)
         return env
 
     def _common(self, job: Job) -> dict[str, Any]:
@@ -209,6 +228,7 @@ class Jobs:
             "limit_s": spec.time_s,
             "grace_s": spec.grace_s,
             "requeue": spec.requeue,
+            "notice": _notice(spec),
         }
         common |= common_files(spec, self._dir)
         if spec.kind == "call":
@@ -288,6 +308,27 @@ class Jobs:
         while len(job.chunks) > 8:
             job.chunks.popitem(last=False)
         return first, count, data
+
+
+def grown(spec: JobSpec, batch: Batch) -> tuple[int, float]:
+    """Return the memory (0: its share, not limited) and the time limit of a batch's tasks.
+
+    What the store says of a retry is only believed within what the signed policy makes of it.
+    """
+    if not batch.level or not spec.retry:
+        return spec.mem_bytes, spec.time_s
+    mem_bytes, time_s = spec.retry.grown(spec.mem_bytes, spec.time_s, batch.level)
+    # The store gives no more than the largest node has.
+    return max(spec.mem_bytes, min(mem_bytes, batch.mem_bytes)), time_s
+
+
+def _notice(spec: JobSpec) -> tuple[int, float, str] | None:
+    """Return (signal, seconds before the limit, whom) for the keeper."""
+    if spec.notice is None:
+        return None
+    is_shell = spec.script is not None and not spec.script_path.endswith(".py")
+    whom = "main" if spec.notice.is_shell_only else "rest" if is_shell else "all"
+    return spec.notice.signal, spec.notice.before_s, whom
 
 
 def output_files(job: Job, position: int, node: str) -> dict[str, Any]:

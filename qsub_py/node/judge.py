@@ -28,6 +28,19 @@ def killed_for_memory(code: int, user_signal: int, oom: OomWatch) -> bool:
     return code == -signal.SIGKILL != -user_signal and oom.recently()
 
 
+def over_limit(limit: int, used: int) -> Verdict:
+    """Return why a task ends that uses more memory than it may: at once, as by the kernel."""
+    text = f"memory limit of {_size(limit)}: it used {_size(used)}"
+    return Verdict("OUT_OF_MEMORY", text, 0.0)
+
+
+def _size(size: float) -> str:
+    units = ["", "K", "M", "G"]
+    while size >= 1024 and len(units) > 1:
+        size, _ = size / 1024, units.pop(0)
+    return f"{size:.1f}".removesuffix(".0") + units[0]
+
+
 def signal_name(number: int) -> str:
     """Return "SIGSEGV" for 11; "signal 40" where there is no name."""
     with contextlib.suppress(ValueError):

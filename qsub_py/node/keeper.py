@@ -115,6 +115,7 @@ class Keeper:
         self._place.children.reap()
         self._pool.retire_idle()
         self._place.oom.tick()
+        self._place.memory.tick()
         os.chdir("/")  # a task's directory must not stay busy because of us
         self._supervisor.look()
 

@@ -16,6 +16,9 @@ from qsub_py.node.processes import COOKIE, Tree, find_program
 from qsub_py.node.workplace import Reaped, Workplace
 
 Task = dict[str, Any]
+#: What a script that raised qsub_py.Requeue leaves in its scratch directory (inside.py), and how
+#: it exits.
+REQUEUE_MARK, REQUEUE_EXIT = ".qsub-requeue", 99
 #: A FIFO without a reader fails at once instead of stopping the keeper.
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -132,6 +135,10 @@ class Launcher:
             except OSError as error:
                 raise Unfit(excuse(error, self._scratch)) from error
             self._has_scratch = True
+
+    def wants_requeue(self) -> bool:
+        """Whether the task that ended raised qsub_py.Requeue."""
+        return self._has_scratch and os.path.exists(f"{self._scratch}/{REQUEUE_MARK}")
 
     def tidy(self, *, is_over: bool) -> None:
         """Leave nothing of a task in the scratch directory, after the last not even itself.

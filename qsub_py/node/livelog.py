@@ -30,6 +30,8 @@ class _Follower:
     position: int
     #: "out" or "err".
     stream: str
+    #: 0: whichever runs.
+    attempt: int
     path: Path | None
     offset: int = 0
 
@@ -46,11 +48,13 @@ class LiveLogs:
         self.calls = CallLogs()
         self._next = 0.0
 
-    def follow(self, name: str, uid: str, position: int, stream: str, job: Job | None) -> None:
+    def follow(
+        self, name: str, uid: str, position: int, stream: str, job: Job | None, attempt: int = 0
+    ) -> None:
         """Send a task's output ("out", or "err" apart from it) to the live log `name`."""
         if name not in self._followers:
-            path = self._find(uid, position, stream, job)
-            self._followers[name] = _Follower(uid, position, stream, path)
+            path = self._find(uid, position, stream, attempt, job)
+            self._followers[name] = _Follower(uid, position, stream, attempt, path)
             self.calls.follow(uid, position)
             self._next = 0.0
 
@@ -78,7 +82,7 @@ class LiveLogs:
         except QsubError as error:
             log.warning("files that were asked for: %s", error)
 
-    def turn(self, is_open: Callable[[str, int], bool]) -> None:
+    def turn(self, is_open: Callable[[str, int, int], bool]) -> None:
         """Send what is new; drop followers whose task ended or whom nobody listens to."""
         self._files.turn()
         if not self._followers or time.monotonic() < self._next:
@@ -86,7 +90,7 @@ class LiveLogs:
         self._next = time.monotonic() + _TURN_S
         for name, follower in list(self._followers.items()):
             # Asked before reading: what is printed before the end is read after it.
-            is_running = is_open(follower.uid, follower.position)
+            is_running = is_open(follower.uid, follower.position, follower.attempt)
             is_dry = self._send(name, follower)
             if is_dry and not is_running:
                 if self._store.write_log(name, {"d": b"", "end": 1}):
@@ -103,8 +107,9 @@ class LiveLogs:
     def _send(self, name: str, follower: _Follower) -> bool:
         """Send up to a few pieces; return whether all was sent."""
         if follower.path is None:
-            path = self._find(follower.uid, follower.position, follower.stream, None)
-            follower.path = path
+            follower.path = self._find(
+                follower.uid, follower.position, follower.stream, follower.attempt, None
+            )
         if follower.path is None:
             return self._send_call(name, follower)
         try:
@@ -132,9 +137,11 @@ class LiveLogs:
             follower.offset += len(piece)
         return False
 
-    def _find(self, uid: str, position: int, stream: str, job: Job | None) -> Path | None:
+    def _find(
+        self, uid: str, position: int, stream: str, attempt: int, job: Job | None
+    ) -> Path | None:
         files = output_files(job, position, self._name) if job else {}
         if stream in files:
             return Path(files[stream])
-        kept = (self._dir / "out").glob(f"{uid}.{position}.*.{stream}")
+        kept = (self._dir / "out").glob(f"{uid}.{position}.{attempt or '*'}.{stream}")
         return max(kept, key=lambda path: path.stat().st_mtime, default=None)

@@ -45,7 +45,7 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def _read_proc(path: str) -> bytes | None:
+def read_proc(path: str) -> bytes | None:
     """Return a small file of /proc, None when its process is gone or another user's."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -65,7 +65,7 @@ def _read_proc(path: str) -> bytes | None:
 
 def stat_of(pid: int) -> tuple[str, int, int, int] | None:
     """Return (state, parent, session, start time in ticks) of a process, None if gone."""
-    data = _read_proc(f"/proc/{pid}/stat")
+    data = read_proc(f"/proc/{pid}/stat")
     if not data:
         return None
     # The name may hold spaces and parentheses: what follows the last one is plain.
@@ -82,7 +82,7 @@ def cookie_of(pid: int, parent: int) -> bytes:
     """Return the cookie in the environment that `pid` was started with, b"" without one."""
     data = b""
     for _ in range(_EXEC_LOOKS):
-        found = _read_proc(f"/proc/{pid}/environ")
+        found = read_proc(f"/proc/{pid}/environ")
         if found is None:
             return b""
         data = found
@@ -232,10 +232,11 @@ class Tree:
                 found.append((pid, stat[3]))
         return found
 
-    def signal(self, number: int) -> None:
-        """Send a signal once to each process of the tree."""
+    def signal(self, number: int, *, whom: str = "all") -> None:
+        """Send a signal once to each process, or to the "main" one, or to the "rest"."""
         for pid, start in self.members():
-            send_signal(pid, number, start)
+            if whom == "all" or (pid == self.pid) == (whom == "main"):
+                send_signal(pid, number, start)
 
     def freeze(self) -> None:
         """Stop all of it; look again until no new process turned up meanwhile."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, Batch, State
 from qsub_py.node.wire import Item
 from qsub_py.outcomes import Columns, pack_columns
+from qsub_py.policy import REQUEUE, Retry
 from qsub_py.signing import Keyring, sign
 from qsub_py.store_core import INLINE_BYTES
 from qsub_py.store_node import LOST, RETURNED, NodeStore, Report
@@ -88,14 +89,30 @@ class Entry:
         """How many tasks it speaks of."""
         return len(self.items) + len(self.returned)
 
-    def codes(self) -> bytes:
-        """Return a byte for each task of the batch: 0 where it says nothing."""
+    def codes(self, retry: Retry | None = None) -> bytes:
+        """Return a byte for each task of the batch: 0 where it says nothing.
+
+        Above the state is what the job's policy wishes for it.
+        """
         codes = bytearray(self.batch.count)
         for position in self.returned:
             codes[position - self.batch.first] = RETURNED
         for item, _ in self.items:
-            codes[item.pos - self.batch.first] = _CODE[item.state]
+            codes[item.pos - self.batch.first] = _CODE[item.state] + 16 * wish(item, retry)
         return bytes(codes)
+
+    def is_all_well(self) -> bool:
+        """Whether all of its tasks succeeded."""
+        return all(item.state == "COMPLETED" for item, _ in self.items)
+
+
+def wish(item: Item, retry: Retry | None) -> int:
+    """Return what shall become of an end: policy.TRY_AGAIN, REQUEUE, HOLD, or 0."""
+    if item.state == "COMPLETED":
+        return 0
+    if item.ask and item.state == "FAILED":
+        return REQUEUE
+    return retry.wish(item.state, item.exit, item.signal) if retry else 0
 
 
 _CODE = {state.name: state.code for state in State} | {"LOST": LOST}
@@ -185,8 +202,14 @@ class Outbox:
 class ReportMaker:
     """Turns entries into signed reports."""
 
-    def __init__(self, store: NodeStore, ring: Keyring, node_name: str) -> None:
-        self._store, self._ring, self._name = store, ring, node_name
+    def __init__(
+        self,
+        store: NodeStore,
+        ring: Keyring,
+        node_name: str,
+        policy: Callable[[Batch], Retry | None] = lambda _: None,
+    ) -> None:
+        self._store, self._ring, self._name, self._policy = store, ring, node_name, policy
         #: Server's epoch seconds minus CLOCK_BOOTTIME.
         self.offset_s = 0.0
 
@@ -197,7 +220,8 @@ class ReportMaker:
         blobs: list[str] = []
         data = pack_columns(self._columns(entry, blobs))
         signature = sign(self._ring.current, "result", self._store.cluster, entry.batch.uid, data)
-        return Report(entry.batch, entry.codes(), data, signature, _bad_exit(entry.items),
+        retry = None if entry.is_all_well() else self._policy(entry.batch)
+        return Report(entry.batch, entry.codes(retry), data, signature, _bad_exits(entry.items),
                       (*blobs, *entry.blobs), tuple(_tails(entry.items)),
                       tuple((at, note, size) for at, (note, size) in entry.notes.items())
                       )  # fmt: skip
@@ -229,9 +253,8 @@ class ReportMaker:
         return (RESULT_BLOB_VALUE if item.kind == 1 else RESULT_BLOB_ERROR), reference
 
 
-def _bad_exit(items: Iterable[tuple[Item, bytes]]) -> tuple[int, int] | None:
-    bad = [(item.pos, exit_code(item)) for item, _ in items if item.state != "COMPLETED"]
-    return min(bad) if bad else None
+def _bad_exits(items: Iterable[tuple[Item, bytes]]) -> tuple[tuple[int, int], ...]:
+    return tuple((item.pos, exit_code(item)) for item, _ in items if item.state != "COMPLETED")
 
 
 def exit_code(item: Item) -> int:

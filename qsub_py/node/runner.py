@@ -15,6 +15,7 @@ import os
 import pickle
 import resource
 import select
+import signal
 import struct
 import sys
 import time
@@ -83,6 +84,9 @@ class Runner:
         self._nudged_at = 0.0
         self._unseen = 0
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._signal = 0
+        #: Whether the time limit of the call that runs is near.
+        self.is_warned = False
 
     def serve(self) -> None:
         """Work until the keeper is gone."""
@@ -115,13 +119,26 @@ class Runner:
         header = json.loads(_read_exactly(header_len))
         self._batch = Batch(header, _read_exactly(body_len))
         try:
-            if "env" in header and self._scene.enter(header):
-                self._functions.clear()
+            if "env" in header:
+                self._heed(header.get("signal", 0))
+                if self._scene.enter(header):
+                    self._functions.clear()
             self._fn = self._function(header["fn_key"], header["fn_path"])
         except BaseException as error:
             self._refuse("the function", error)
         else:
             self._send(READY, b"", b"")
+
+    def _heed(self, number: int) -> None:
+        """Let the signal before the limit set a flag, which `qsub_py.checkpoint` reads."""
+        if self._signal and self._signal != number:
+            signal.signal(self._signal, signal.SIG_DFL)
+        self._signal = number
+        if number:
+            signal.signal(number, self._warned)
+
+    def _warned(self, *_: object) -> None:
+        self.is_warned = True
 
     def _function(self, key: str, path: str) -> Any:
         found = self._functions.pop(key, None)
@@ -148,6 +165,9 @@ class Runner:
     # -- calls -----------------------------------------------------------------------------
 
     def _take(self, batch: Batch, index: int) -> None:
+        if self._signal:
+            self.is_warned = False
+            self._heed(self._signal)  # the call before may have set a handler of its own
         start = _clock(_CLOCK)
         MARK_LAYOUT.pack_into(self._mark, 0, batch.serial, index, start, self._output.at)
         try:
@@ -219,7 +239,8 @@ class Runner:
             code = error.code & 0xFF or 1
         out = self._output.end(self._log_path)
         files = self._collect(batch, index)
-        self._report(batch, index, span, ["FAILED", 2, code, why], body, (*out, files))
+        ask = int(getattr(type(error), "is_qsub_requeue", False) is True)
+        self._report(batch, index, span, ["FAILED", 2, code, why], body, (*out, files), ask)
 
     def _report(
         self,
@@ -229,6 +250,7 @@ class Runner:
         verdict: list[Any],
         body: bytes,
         out: tuple[str, int, list[int] | None, Any],
+        ask: int = 0,
     ) -> None:
         """Send an end with everything there is to say; the fields are wire.ITEM_FIELDS."""
         state, kind, code, why = verdict
@@ -241,8 +263,8 @@ class Runner:
         size = len(body)
         *printed, files = out
         item = [pos, state, start, end, kind, size, code, 0, cpu, rss, why, *printed, file]
-        if files is not None:
-            item.append(files)
+        if files is not None or ask:
+            item += [files, ask]
         self._send(index, json.dumps(item).encode(), body, end)
 
     def _measure(self) -> tuple[float, int]:
@@ -323,6 +345,18 @@ def _lend_cloudpickle(path: str) -> None:
         load_by_path("cloudpickle", path)
 
 
+class _Lender:
+    """Finds our package for calls that use `checkpoint` where it is not installed."""
+
+    path = __file__.rpartition("/node/")[0] + "/__init__.py"
+
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> Any:
+        """Be the last of sys.meta_path."""
+        if name != "qsub_py":
+            return None
+        return importlib.util.spec_from_file_location(name, self.path)
+
+
 def main() -> None:
     """Run calls for the keeper that started us."""
     config = json.loads(sys.argv[1])
@@ -333,7 +367,10 @@ def main() -> None:
     # What the agent lends (lending.py), after all that the interpreter has itself.
     sys.path.append(config["lib"])
     _lend_cloudpickle(config["cloudpickle"])
-    Runner(config).serve()
+    sys.meta_path.append(_Lender())
+    runner = Runner(config)
+    sys.modules["_qsub_runner"].runner = runner  # type: ignore[attr-defined]
+    runner.serve()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class Item(NamedTuple):
     file: str | None = None
     #: Of a task that brings files back: what `private.collect` says.
     files: list[Any] | None = None
+    #: 1: the task itself wants to run again (qsub_py.Requeue).
+    ask: int = 0
 
 
 ITEM_FIELDS = Item._fields

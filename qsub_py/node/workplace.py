@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from resource import struct_rusage
 
 from qsub_py.node.ledger import Ledger
+from qsub_py.node.memory import MemoryWatch
 from qsub_py.node.processes import ForkMeter, Tree, spawn
 
 Reaped = Callable[[int, struct_rusage], None]
@@ -240,6 +241,10 @@ class Workplace:
     fence: Fence = field(default_factory=Fence)
     poller: Poller = field(default_factory=Poller)
     oom: OomWatch = field(default_factory=OomWatch)
+    memory: MemoryWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = MemoryWatch(now, self.timers.at)
 
     def out_path(self, name: str) -> str:
         """Return the path of an output file of ours."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from qsub_py.model import Batch
+from qsub_py.policy import HOLD, REQUEUE, TRY_AGAIN, Retry
 from store.driver import LOST, RETURNED
 
 ENDS = {3: "CD", 4: "F", 5: "CA", 6: "TO", 8: "NF"}
@@ -25,6 +26,11 @@ class Task:
     crashes: int = 0
     last_crash: int = 0
     holder: Key | None = None
+    retries: int = 0
+    #: What it has more than the job asked for.
+    level: int = 0
+    #: It failed and may not start yet.
+    waits: bool = False
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Job:
     tasks: list[Task]
     fate: str = ""
     unfit: set[str] = field(default_factory=set)
+    retry: Retry | None = None
 
     def count(self, *states: str) -> int:
         return sum(task.state in states for task in self.tasks)
@@ -49,7 +56,8 @@ class Job:
     @property
     def startable(self) -> int:
         """How many of its tasks may start now."""
-        waiting = 0 if self.is_held else self.count("PD")
+        ready = [t for t in self.tasks if t.state == "PD" and not t.waits]
+        waiting = 0 if self.is_held else len(ready)
         return min(waiting, self.limit - self.count("R", "CG")) if self.limit else waiting
 
 
@@ -110,7 +118,8 @@ class Model:
         key = key_of(node, batch)
         for position in range(batch.first, batch.first + batch.count):
             task = job.tasks[position]
-            assert task.state == "PD", f"{batch} gives out what is {task}"
+            assert task.state == "PD" and not task.waits, f"{batch} gives out what is {task}"
+            assert task.level == batch.level, f"{batch} has another class than {task}"
             assert task.attempt == batch.attempt - 1, f"{batch} has a wrong number for {task}"
             task.state, task.attempt, task.holder = "R", batch.attempt, key
         self.batches[key] = (batch.first + batch.count, job.cpus, batch.gpus)
@@ -136,7 +145,10 @@ class Model:
 
     def _leave_one(self, job: Job, task: Task, code: int, is_tail: bool) -> None:
         task.holder = None
-        if code in ENDS:
+        code, wish = code % 16, code // 16
+        if wish and not job.fate and task.state == "R":
+            self._retry(job, task, code, wish)
+        elif code in ENDS:
             task.state = ENDS[code]
         elif job.fate or task.state == "CG":
             task.state = job.fate or "CA"
@@ -149,6 +161,26 @@ class Model:
             elif code == LOST and task.attempt > task.last_crash:
                 task.crashes, task.last_crash = task.crashes + 1, task.attempt
                 task.state = "NF" if task.crashes >= 3 else "PD"
+                if task.state == "NF" and job.retry and job.retry.does_node:
+                    self._retry(job, task, code, TRY_AGAIN)
+
+    def _retry(self, job: Job, task: Task, code: int, wish: int) -> None:
+        if wish == HOLD:
+            task.state, job.is_held = "PD", True
+        elif wish == REQUEUE:
+            task.state = "PD"
+        elif not job.retry or task.retries >= job.retry.count:
+            task.state = ENDS.get(code, "NF")
+        else:
+            task.state, task.retries = "PD", task.retries + 1
+            task.waits = job.retry.backoff_s > 0
+            task.level += code == 6 and job.retry.time_factor > 0
+
+    def promote(self) -> None:
+        """Every backoff is over."""
+        for job in self.jobs.values():
+            for task in job.tasks:
+                task.waits = False
 
     def drop(
         self, node: str, code: int, unless: Callable[[Key, Task], bool] = lambda k, t: False
@@ -183,6 +215,7 @@ class Model:
         mine = [t for t in tasks if t.state == "PD" and t.attempt <= batch.attempt]
         for task in mine:
             task.state, task.attempt, task.holder = "R", batch.attempt, key
+            task.waits, task.level = False, batch.level
         if job and mine:
             self.batches[key] = (batch.first + batch.count, job.cpus, batch.gpus)
 
@@ -195,6 +228,7 @@ class Model:
             if not job.fate and position < len(job.tasks):
                 task = job.tasks[position]
                 task.state = {"PD": "CA", "R": "CG"}.get(task.state, task.state)
+                task.waits = False
         for key in [k for k in self.batches if k[2] == number and not self.nodes[k[0]].is_live]:
             self.leave(key, {p: LAPSED for p, t in self.held(key) if t.state == "CG"})
 
@@ -203,6 +237,7 @@ class Model:
         job.fate, job.is_open = fate, False
         for task in job.tasks:
             task.state = {"PD": fate, "R": "CG"}.get(task.state, task.state)
+            task.waits = False
 
     def give_back(self, node: str, batch: Batch, codes: dict[int, int]) -> int:
         """Return tasks that a node cannot start; the job may have no hope left."""
@@ -221,4 +256,4 @@ class Model:
             if task.state in states:
                 if task.state == "NF":
                     task.crashes = task.last_crash = 0
-                task.state = "PD"
+                task.state, task.retries, task.level = "PD", 0, 0

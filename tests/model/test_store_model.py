@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from model.reference import Job, Model, NodeHas, Task, key_of
 from qsub_py.errors import StoreError
 from qsub_py.model import Batch, State
+from qsub_py.policy import Retry
 from qsub_py.server import Endpoint
 from qsub_py.store_node import Refused
 from store.audit import Audit
@@ -34,15 +35,23 @@ SEED = int(os.environ.get("QSUB_MODEL_SEED", "0"))
 #: Shrinking a failure takes minutes; QSUB_MODEL_SHRINK=1 asks for it.
 PHASES = [Phase.generate, Phase.shrink] if os.environ.get("QSUB_MODEL_SHRINK") else [Phase.generate]
 NODES = {"a": NodeHas(2, 0), "b": NodeHas(3, 1), "c": NodeHas(2, 2)}
+RETRIES = [
+    None, None, Retry(2, 0, 0), Retry(2, 10, 10, time_factor=2.0), Retry(1, 0, 0, on=("exit=7",)),
+]  # fmt: skip
+#: Try again after a failure, after a timeout; run again; hold.
+AGAIN, AGAIN_LONGER, RUN_ME, HOLD_ME = 16 + 4, 16 + 6, 32 + 4, 48 + 4
 CODES = st.lists(
-    st.sampled_from([0, 0, 3, 3, 3, 4, 6, LOST, RETURNED, RETURNED]), min_size=12, max_size=12
-)
+    st.sampled_from(
+        [0, 0, 3, 3, 3, 4, 6, LOST, RETURNED, RETURNED, AGAIN, AGAIN_LONGER, RUN_ME, HOLD_ME]
+    ),
+    min_size=12, max_size=12,
+)  # fmt: skip
 MISFORTUNES = [
     "save", "save", "roll_back", "roll_back", "lapse", "partition", "partition", "restart", "bye",
     "drain", "resume", "resume",
 ]  # fmt: skip
 PICK = st.integers(0, 10**6)
-MOSTLY_GOOD = [0, 0, 3, 3, 3, 4, LOST, RETURNED]
+MOSTLY_GOOD = [0, 0, 3, 3, 3, 4, LOST, RETURNED, AGAIN, AGAIN_LONGER]
 RARELY = st.sampled_from([False, False, False, True])
 
 
@@ -95,6 +104,7 @@ class Machine(RuleBasedStateMachine):
         "is_open": st.sampled_from([False, False, True]),
         "is_held": st.sampled_from([False, False, False, True]),
         "priority": st.integers(-1, 1), "owner": st.sampled_from(["ann", "bob"]),
+        "retry": st.sampled_from(RETRIES),
     }))  # fmt: skip
     def submit(self, count: int, options: dict[str, Any]) -> None:
         token = f"t{next(self.tokens)}"
@@ -104,6 +114,7 @@ class Machine(RuleBasedStateMachine):
         self.model.jobs[job] = Job(
             options["cpus"], options["gpus"], options["limit"], options["requeue"],
             options["is_open"], options["is_held"], [Task() for _ in range(count)],
+            retry=options["retry"],
         )  # fmt: skip
         self.sent[token]["job"] = job
         self.check_woken(job)
@@ -372,6 +383,18 @@ class Machine(RuleBasedStateMachine):
                     "ZADD", self.cluster.prefix + "open", "XX", ends + 540_000, number
                 )
 
+    @rule()
+    def promote(self) -> None:
+        """All backoffs are over, and somebody looks."""
+        times = [int(at) for name, at in self.cluster.dump().items() if name[:6] == "later:"]
+        self.cluster.set_clock(max([self.cluster.now_ms, *times]))
+        self.keep_leases(None)  # type: ignore[arg-type]
+        waited = [n for n, job in self.model.jobs.items() if any(t.waits for t in job.tasks)]
+        self.cluster.once(lambda: self.cluster.call("promote"))
+        self.model.promote()
+        for number in waited:
+            self.check_woken(number)
+
     # -- time and the server ---------------------------------------------------------------
 
     @rule(jump_s=st.sampled_from([-3600, -1, 2, 3600, 10**7]))
@@ -454,13 +477,15 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
             "limit": chance.choice([0, 0, 0, 2]), "requeue": chance.random() < 0.7,
             "is_open": chance.random() < 0.2, "is_held": chance.random() < 0.1,
             "priority": chance.randint(-1, 1), "owner": chance.choice(["ann", "bob"]),
+            "retry": chance.choice(RETRIES),
         }  # fmt: skip
 
     def big() -> int:
         return chance.randrange(10**6)
 
     def codes() -> list[int]:
-        return chance.choices([0, 0, 3, 3, 4, 6, LOST, RETURNED, RETURNED], k=12)
+        ends = [0, 0, 3, 3, 4, 6, LOST, RETURNED, RETURNED, AGAIN, AGAIN_LONGER, AGAIN, RUN_ME]
+        return chance.choices([*ends, HOLD_ME] if chance.random() < 0.1 else ends, k=12)
 
     def ranges() -> list[tuple[int, int]]:
         return [(chance.randrange(12), chance.randrange(4)) for _ in range(chance.randint(1, 2))]
@@ -479,6 +504,7 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
         (10, lambda: machine.finish(big(), big(), codes(), maybe(0.1))),
         (1, lambda: machine.give_back(big(), big())),
         (1, lambda: machine.join(big(), [big()])),
+        (2, machine.promote),
         (1, lambda: machine.clock_jumps(chance.choice([-3600, 2, 3600]))),
         (6, lambda: machine.misfortune(chance.choice(MISFORTUNES), big())),
     ]

@@ -98,17 +98,43 @@ class Audit:
                 found.append(f"job {job}: c{code} is {row.get(f'c{code}')}, counted {counts[code]}")
         found += self._held_once(job, data, codes)
         found += self._again(job, codes[:cursor])
-        return found + self._places(job, row, counts)
+        return found + self._retries(job, row, codes) + self._places(job, row, counts)
+
+    def _retries(self, job: str, row: dict[str, str], codes: bytes) -> list[str]:
+        """Whether what waits for its next attempt, or in a class of its own, is counted."""
+        waits = self.hashes.get(f"later:{job}", {})
+        grown = [
+            int(p) for p, text in self.hashes.get(f"rt:{job}", {}).items()
+            if text.split(":")[2] != "0" and codes[int(p)] == _PD and p not in waits
+        ]  # fmt: skip
+        wrong = [p for p in waits if codes[int(p)] != _PD]
+        found = [f"tasks {wrong} of job {job} wait for a retry but are not pending"] * bool(wrong)
+        for name, count in (("later", len(waits)), ("grown", len(grown))):
+            if int(row.get(name, 0)) != count:
+                found.append(f"job {job}: {name} is {row.get(name)}, counted {count}")
+        due = [int(row["begin"])] * (row["begin"] != "0") + [int(at) for at in waits.values()]
+        said = self.hashes.get("due", {}).get(job, 0)
+        if int(said) != min(due, default=0):
+            found.append(f"job {job} is due at {said}, should be at {min(due, default=0)}")
+        return found
 
     def _places(self, job: str, row: dict[str, str], counts: Counter[int]) -> list[str]:
         """Whether it is among the active, the ended, and in its lane, as it should."""
         running = counts[_R] + counts[_CG]
         is_over = row["open"] == "0" and not counts[_PD] + running
-        is_ready = (
-            counts[_PD] > 0 and row["held"] == "0" and row["fate"] == "0" and row["begin"] == "0"
+        may_start = (
+            row["held"] == "0" and row["fate"] == "0" and row["begin"] == "0"
             and (row["limit"] == "0" or running < int(row["limit"]))
         )  # fmt: skip
+        grown = int(row.get("grown", 0))
+        is_ready = may_start and counts[_PD] > int(row.get("later", 0)) + grown
         wanted = {"active": not is_over, "ended": is_over, f"lane:{row['lane']}": is_ready}
+        for number in filter(None, row.get("classes", "").split(",")):
+            lane, member = row[f"lane:{number}"], f"{job}:{number}"
+            has = bool(self.keys.get(f"again:{job}:{number}"))
+            if (member in self.hashes.get(f"lane:{lane}", {})) != (may_start and grown > 0 and has):
+                found_in = self.hashes.get(f"lane:{lane}", {})
+                return [f"class {member} is wrong in {lane}: {found_in}, grown {grown}, list {has}"]
         found = [
             f"job {job} should {'' if is_in else 'not '}be in {name}"
             for name, is_in in wanted.items()
@@ -141,11 +167,22 @@ class Audit:
 
     def _again(self, job: str, codes: bytes) -> list[str]:
         known = bytearray(len(codes))
-        for entry in self.keys.get(f"again:{job}", []):
-            first, count = map(int, entry.split(":"))
-            known[first : first + count] = b"\1" * count
+        waits = self.hashes.get(f"later:{job}", {})
+        numbers = self.hashes[f"j:{job}"].get("classes", "").split(",")
+        for number in ["0", *filter(None, numbers)]:
+            name = f"again:{job}" if number == "0" else f"again:{job}:{number}"
+            for entry in self.keys.get(name, []):
+                first, count = map(int, entry.split(":"))
+                for position in range(first, first + count):
+                    known[position] |= self._class_of(job, position) == number
+        for position in waits:
+            known[int(position)] = 1
         lost = [p for p, code in enumerate(codes) if code == _PD and not known[p]]
         return [f"tasks {lost} of job {job} wait, but nobody will find them"] if lost else []
+
+    def _class_of(self, job: str, position: int) -> str:
+        text: str = self.hashes.get(f"rt:{job}", {}).get(str(position), "0:0:0")
+        return text.split(":")[2]
 
     def _node(self, uid: str) -> list[str]:
         row, mine = self.hashes[f"node:{uid}"], [b for b in self.held if b.node == uid]

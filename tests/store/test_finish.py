@@ -26,7 +26,7 @@ def claim_one(node: Node, count: int = 1, **options: object) -> Batch:
 
 def test_all_keys(cluster: Cluster, node: Node) -> None:
     batch = claim_one(node, 3)
-    report = {"bad_exit": (1, 7), "tails": ((0, b"ab"), (1, b"xyz")), "blobs": ("big",)}
+    report = {"bad_exits": ((1, 7),), "tails": ((0, b"ab"), (1, b"xyz")), "blobs": ("big",)}
     assert cluster.once(lambda: node.finish(batch, [CD, F, 0], **report)) == {
         "st:1": b"\x31\x41\x11", "j:1/c1": "1", "j:1/c3": "1", "j:1/c4": "1",
         "j:1/exit": "7", "j:1/exit_at": "1", "j:1/tails": "5", "tail:1/0": "ab", "tail:1/1": "xyz",
@@ -83,6 +83,7 @@ def test_refused(cluster: Cluster, node: Node, word: str) -> None:
 def test_codes_that_say_nothing(cluster: Cluster, node: Node) -> None:
     batch = claim_one(node, 8)
     assert cluster.changes(lambda: node.finish(batch, [0, 1, 2, 10, 11, 12, 16, 200])) == {}
+    assert cluster.changes(lambda: node.finish(batch, [17, 19, 21, 24, 25, 31, 68, 255])) == {}
     assert cluster.changes(lambda: node.finish(batch, [])) == {}
 
 
@@ -210,17 +211,17 @@ def test_return_from_15_to_14(cluster: Cluster, node: Node) -> None:
 
 def test_exit_code_is_the_lowest_positions(cluster: Cluster, node: Node) -> None:
     batch = claim_one(node, 4)
-    node.finish(batch, [0, 0, F, 0], bad_exit=(2, 5))
-    node.finish(batch, [0, 0, 0, F], bad_exit=(3, 6))
+    node.finish(batch, [0, 0, F, 0], bad_exits=((2, 5),))
+    node.finish(batch, [0, 0, 0, F], bad_exits=((3, 6),))
     assert cluster.store.job(batch.job).exit_code == 5
-    node.finish(batch, [0, F, 0, 0], bad_exit=(1, -9))
+    node.finish(batch, [0, F, 0, 0], bad_exits=((1, -9),))
     assert cluster.store.job(batch.job).exit_code == -9
 
 
 def test_exit_code_of_what_is_not_accepted(cluster: Cluster, node: Node) -> None:
     batch = claim_one(node, 2)
     node.finish(batch, [CD, 0])
-    node.finish(batch, [F, CD], bad_exit=(0, 5))
+    node.finish(batch, [F, CD], bad_exits=((0, 5),))
     assert cluster.states(batch.job) == "CD CD"
     assert cluster.store.job(batch.job).exit_code is None
 

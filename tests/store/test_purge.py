@@ -16,7 +16,7 @@ def run(cluster: Cluster, node: Node) -> int:
     cluster.store.append(job, uid, 0, 4, b"c" * 100_000, b"")
     for code in (LOST, LOST, F):
         [batch] = node.claim(1, {job: 1})
-        node.finish(batch, [code], tails=((0, b"tail"),), bad_exit=(0, 1))
+        node.finish(batch, [code], tails=((0, b"tail"),), bad_exits=((0, 1),))
     for _ in range(16):
         [batch] = node.claim()
         cluster.call("finish", *node.store._me(), job, uid, batch.slot, batch.epoch, batch.attempt,

@@ -19,7 +19,7 @@ def node(cluster: Cluster) -> Node:
 def test_all_keys(cluster: Cluster, node: Node) -> None:
     job = cluster.submit(4)
     [batch] = node.claim(1, {job: 4})
-    node.finish(batch, [F, F, CD, F], bad_exit=(0, 3))
+    node.finish(batch, [F, F, CD, F], bad_exits=((0, 3),))
     assert cluster.once(lambda: cluster.store.requeue(job, [(0, 3)], {State.FAILED})) == {
         "st:1": b"\x01\x01\x31\x01", "j:1/c4": "0", "again:1": ["0:2", "3:1"],
         "j:1/ended": "0", "ended/1": None, "active/1": 1.0, "j:1/exit": None, "j:1/exit_at": None,

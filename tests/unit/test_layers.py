@@ -22,6 +22,7 @@ ROOT = Path(qsub_py.__file__).parent
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
     *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
+    *("policy", "policy_text", "nodeinfo"),
 }
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}

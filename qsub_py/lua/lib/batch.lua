@@ -1,7 +1,8 @@
 -- Batches: what a slot of a node holds, and how their tasks leave it.
--- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask"; mask has
+-- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class"; mask has
 -- a '0' for each task that is not this batch's any more (another may run it, after a rollback even
--- under the same attempt number); '' means that all are.
+-- under the same attempt number); '' means that all are. Class 0 is not written.
+--- @include retry
 local LOST, RETURNED = 15, 14
 
 local function load_batch(uid, slot)
@@ -11,12 +12,14 @@ local function load_batch(uid, slot)
   for word in string.gmatch(text .. '|', '([^|]*)|') do part[#part + 1] = word end
   return {slot = slot, job = part[1], first = tonumber(part[2]), count = tonumber(part[3]),
     attempt = tonumber(part[4]), epoch = tonumber(part[5]), start = part[6], cpus = tonumber(part[7]),
-    mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10]), mask = part[11] or ''}
+    mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10]), mask = part[11] or '',
+    class = tonumber(part[12] or 0)}
 end
 
 local function save_batch(uid, b)
+  local mask = b.class > 0 and b.mask .. '|' .. b.class or b.mask
   redis.call('HSET', key('slots', uid), b.slot, table.concat({b.job, string.format('%.0f', b.first),
-    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, b.mask}, '|'))
+    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, mask}, '|'))
 end
 
 -- Whether the batch runs its i-th task, whose byte this is.
@@ -78,7 +81,8 @@ local function after_loss(j, pos, byte, code, attempt, uncount)
 end
 
 -- Move tasks of batch `b` out of it. `codes` has a byte for each task of the batch from its
--- first: 0 stays, LOST, RETURNED, 13 (the lease lapsed), else the state it ended in.
+-- first: 0 stays, LOST, RETURNED, 13 (the lease lapsed), else the state it ended in, plus 16 times
+-- what its node wishes (retry.lua).
 -- Only tasks that this very batch still runs are touched, so a replay does nothing; other codes
 -- than these say nothing.
 -- Returns the accepted ends as such a string, and how many ended, were put back, were accepted.
@@ -102,7 +106,9 @@ local function leave(j, b, codes)
   local stays = count
   while stays > 0 and string.byte(codes, stays) == RETURNED do stays = stays - 1 end
   for i = 1, count do
-    local byte, code = string.byte(bytes, i), string.byte(codes, i) or 0
+    local byte, said = string.byte(bytes, i), string.byte(codes, i) or 0
+    local code, wish = said % 16, math.floor(said / 16)
+    if wish > 0 and not may_wish(code, wish) then code = 0 end
     ok[i], keeps[i] = '\0', string.sub(b.mask, i, i) == '0' and '0' or '1'
     if (code >= CD and code <= DF or code >= 13 and code <= LOST) and owns(b, i, byte) then
       accepted, keeps[i] = accepted + 1, '0'
@@ -110,7 +116,12 @@ local function leave(j, b, codes)
       local to, number = code, byte % 16
       if code >= 13 then to, number = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
       j[from] = j[from] - 1
-      if to == PD then again[#again + 1] = i - 1
+      local place
+      if from == 'c1' and (wish > 0 or to == NF) then
+        to, place = second_chance(j, b.first + i - 1, b.class, to, wish)
+      end
+      if to == PD then
+        if place then put_back(j, b.first + i - 1, place) else again[#again + 1] = i - 1 end
       else
         j['c' .. to] = j['c' .. to] + 1
         ok[i] = string.char(to)
@@ -128,10 +139,11 @@ local function leave(j, b, codes)
   while i <= #again do
     local n = i
     while again[n + 1] and again[n + 1] == again[n] + 1 do n = n + 1 end
-    push_again(j.id, b.first + again[i], n - i + 1, true)
+    push_again(j.id, b.first + again[i], n - i + 1, true, b.class)
     i = n + 1
   end
-  return table.concat(ok), ended, #again, accepted
+  if b.class > 0 then j.grown = j.grown + #again end
+  return table.concat(ok), ended, accepted - ended, accepted
 end
 
 -- Write down what `leave` did to a job and its batch. `was_ready`: before it, so that nodes hear

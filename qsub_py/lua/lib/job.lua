@@ -1,10 +1,11 @@
 -- Jobs: load, count, stand in a lane, end. A task's byte is state * 16 + min(attempt, 15).
 local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
-  'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind'}
-local TEXT = {lane = true, uid = true, kind = true}
+  'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
+  'later', 'later_at', 'grown', 'classes'}
+local TEXT = {lane = true, uid = true, kind = true, classes = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
-  'open', 'begin', 'ended', 'started', 'rseq', 'unfit'}
+  'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes'}
 
 -- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
@@ -21,11 +22,16 @@ end
 local function ended_tasks(j) return j.c3 + j.c4 + j.c5 + j.c6 + j.c7 + j.c8 + j.c9 end
 local function pending(j) return j.n - j.c1 - j.c2 - ended_tasks(j) end
 
--- Whether a claim may take a task of it; pending tasks are past the cursor or in `again`.
-local function is_ready(j)
-  return pending(j) > 0 and j.held == 0 and j.fate == 0 and j.begin == 0
-    and (j.limit == 0 or j.c1 + j.c2 < j.limit)
+-- Pending tasks are past the cursor or in `again` (class 0), in the list of another class
+-- (`grown`), or wait for their next attempt (`later`).
+local function plain(j) return pending(j) - j.later - j.grown end
+
+local function may_start(j)
+  return j.held == 0 and j.fate == 0 and j.begin == 0 and (j.limit == 0 or j.c1 + j.c2 < j.limit)
 end
+
+-- Whether a claim may take a task of it.
+local function is_ready(j) return pending(j) > j.later and may_start(j) end
 
 local function rank_lane(lane)
   local head = redis.call('ZRANGE', key('lane', lane), 0, 0, 'WITHSCORES')
@@ -33,12 +39,34 @@ local function rank_lane(lane)
   else redis.call('ZREM', P .. 'lanes', lane) end
 end
 
--- Put the job into its lane or take it out, as its fields say.
+local function stand(lane, member, rank, is_in)
+  local changed
+  if is_in then changed = redis.call('ZADD', key('lane', lane), rank, member)
+  else changed = redis.call('ZREM', key('lane', lane), member) end
+  if changed == 1 then rank_lane(lane) end
+end
+
+-- The lane of a class: of a retry that needs other resources than the job. Class 0 is the job's.
+local function class_lane(j, class)
+  if class == 0 then return j.lane end
+  j.lane_of = j.lane_of or {}
+  j.lane_of[class] = j.lane_of[class] or redis.call('HGET', key('j', j.id), 'lane:' .. class)
+  return j.lane_of[class]
+end
+
+local function again_key(id, class)
+  return key('again', class == 0 and id or id .. ':' .. class)
+end
+
+-- Put the job into its lanes or take it out, as its fields say.
 local function enlist(j)
-  local lane = key('lane', j.lane)
-  if is_ready(j) then
-    if redis.call('ZADD', lane, j.rank, j.id) == 1 then rank_lane(j.lane) end
-  elseif redis.call('ZREM', lane, j.id) == 1 then rank_lane(j.lane) end
+  local may = may_start(j)
+  stand(j.lane, j.id, j.rank, may and plain(j) > 0)
+  for class in string.gmatch(j.classes, '%d+') do
+    class = tonumber(class)
+    stand(class_lane(j, class), j.id .. ':' .. class, j.rank,
+      may and j.grown > 0 and redis.call('EXISTS', again_key(j.id, class)) == 1)
+  end
 end
 
 -- Write what changed: a number as text is dear, and most stay the same.
@@ -69,6 +97,7 @@ local function settle(j)
     redis.call('ZREM', P .. 'active', j.id)
     redis.call('ZADD', P .. 'ended', NOW, j.id)
     redis.call('DEL', key('again', j.id))
+    for class in string.gmatch(j.classes, '%d+') do redis.call('DEL', again_key(j.id, tonumber(class))) end
   elseif not over and j.ended ~= 0 then
     j.ended = 0
     redis.call('ZREM', P .. 'ended', j.id)
@@ -93,8 +122,43 @@ local function put_states(j, first, text)
   redis.call('SETRANGE', key('st', j.id), first, text)
 end
 
-local function push_again(id, first, count, front)
-  redis.call(front and 'LPUSH' or 'RPUSH', key('again', id), string.format('%.0f:%.0f', first, count))
+local function push_again(id, first, count, front, class)
+  redis.call(front and 'LPUSH' or 'RPUSH', again_key(id, class or 0), string.format('%.0f:%.0f', first, count))
+end
+
+-- When promote must look at the job: its begin time, or the next retry.
+local function set_due(j)
+  local at = j.begin
+  if j.later_at > 0 and (at == 0 or j.later_at < at) then at = j.later_at end
+  if at > 0 then redis.call('ZADD', P .. 'due', at, j.id) else redis.call('ZREM', P .. 'due', j.id) end
+end
+
+-- What a task has used up: retries, requeues of its own wish, its class ("1:0:16" in `rt`).
+local function tries(id, pos)
+  local text = redis.call('HGET', key('rt', id), pos) or '0:0:0'
+  local retries, requeues, class = string.match(text, '(%d+):(%d+):(%d+)')
+  return tonumber(retries), tonumber(requeues), tonumber(class)
+end
+
+local function class_of(id, pos)
+  local _, _, class = tries(id, pos)
+  return class
+end
+
+-- The next retry's time, once it is not what the job says.
+local function later_again(j)
+  local head = redis.call('ZRANGE', key('later', j.id), 0, 0, 'WITHSCORES')
+  j.later_at = tonumber(head[2] or 0)
+  set_due(j)
+end
+
+-- A pending task leaves the queue otherwise than by a claim.
+local function unplace(j, pos)
+  if j.later + j.grown == 0 then return end
+  if redis.call('ZREM', key('later', j.id), pos) == 1 then
+    j.later = j.later - 1
+    later_again(j)
+  elseif class_of(j.id, pos) > 0 then j.grown = j.grown - 1 end
 end
 
 -- Cancelled intervals past the cursor, "a-b,c-d" in order.
@@ -128,6 +192,8 @@ local function doom(j, state)
   j['c' .. state] = j['c' .. state] + waiting
   j.c2, j.c1 = j.c2 + j.c1, 0
   j.fate, j.open, j.begin = state, 0, 0
+  j.later, j.later_at, j.grown = 0, 0, 0
+  redis.call('UNLINK', key('later', j.id))
   redis.call('ZREM', P .. 'open', j.id)
   redis.call('ZREM', P .. 'due', j.id)
   notice(j)

@@ -85,11 +85,10 @@ end
 -- Idle nodes, loaded once a script; lanes that no node left in `idle` fits.
 local idle_node, served_lane = {}, {}
 
--- Wake as many idle nodes that fit as there are tasks that may start; each leaves `idle` in the
--- same breath.
-local function offer(j)
-  if not is_ready(j) or served_lane[j.lane] then return end
-  local need, tasks = parse_lane(j.lane), pending(j)
+-- Wake as many idle nodes that fit as there are tasks; each leaves `idle` in the same breath.
+local function offer_lane(j, lane, tasks)
+  if tasks <= 0 or served_lane[lane] then return end
+  local need = parse_lane(lane)
   if j.limit > 0 then tasks = math.min(tasks, j.limit - j.c1 - j.c2) end
   local idle = redis.call('ZRANGE', P .. 'idle', 0, SLICE - 1)
   for i = 1, #idle do
@@ -104,7 +103,16 @@ local function offer(j)
       tasks = tasks - room(need, node)
     end
   end
-  if tasks > 0 and j.unfit == 0 then served_lane[j.lane] = true end
+  if tasks > 0 and j.unfit == 0 then served_lane[lane] = true end
+end
+
+-- Wake nodes for the tasks of a job that may start.
+local function offer(j)
+  if not is_ready(j) then return end
+  offer_lane(j, j.lane, plain(j))
+  for class in string.gmatch(j.classes, '%d+') do
+    offer_lane(j, class_lane(j, tonumber(class)), j.grown)
+  end
 end
 
 -- An order is state with a number, kept until the node says that it obeyed.

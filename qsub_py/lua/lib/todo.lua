@@ -8,7 +8,9 @@ local function cancel_slice(j, a, b)
   for i = 1, #bytes do
     local byte = string.byte(bytes, i)
     local state = math.floor(byte / 16)
-    if state == PD then byte, waiting = CA * 16 + byte % 16, waiting + 1
+    if state == PD then
+      unplace(j, a + i - 1)
+      byte, waiting = CA * 16 + byte % 16, waiting + 1
     elseif state == R then byte, running = CG * 16 + byte % 16, running + 1 end
     out[i] = string.char(byte)
   end
@@ -51,6 +53,7 @@ local function requeue_slice(j, a, b, mask)
   if stop < a then return a, 0 end
   local bytes, out, n, run = states_of(j.id, a, stop - a + 1), {}, 0, 0
   local bad = tonumber(redis.call('HGET', key('j', j.id), 'exit_at') or -1)
+  local has_tried = redis.call('EXISTS', key('rt', j.id)) == 1
   for i = 1, #bytes do
     local byte = string.byte(bytes, i)
     local state = math.floor(byte / 16)
@@ -59,6 +62,7 @@ local function requeue_slice(j, a, b, mask)
       byte, n, run = byte % 16, n + 1, run + 1
       -- What went wrong before is forgotten.
       if state == NF then redis.call('HDEL', key('ct', j.id), a + i - 1) end
+      if has_tried then redis.call('HDEL', key('rt', j.id), a + i - 1) end
       if bad == a + i - 1 then redis.call('HDEL', key('j', j.id), 'exit_at', 'exit') end
     elseif run > 0 then
       push_again(j.id, a + i - 1 - run, run, false)
