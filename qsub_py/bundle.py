@@ -16,7 +16,7 @@ from pathlib import Path
 from qsub_py.errors import ConfigError
 
 #: Pure Python that travels with us. async_timeout and tomli are for hosts with Python 3.10.
-LIBRARIES = ("click", "cloudpickle", "redis", "tomli", "async_timeout")
+LIBRARIES = ("click", "cloudpickle", "cronsim", "redis", "tomli", "async_timeout")
 _SUFFIXES = (".py", ".lua", ".typed")
 #: The same time in every zip, so that its bytes follow from its files.
 _TIME = (1980, 1, 1, 0, 0, 0)

@@ -19,6 +19,7 @@ from qsub_py import payload, reach
 from qsub_py.config import Config
 from qsub_py.errors import StoreBusy, StoreUnavailable
 from qsub_py.model import JobInfo, JobSpec, Outcome, State, Submission
+from qsub_py.proof import sign_schedule
 from qsub_py.reasons import explain, fitting_nodes, need_of
 from qsub_py.results import FOREVER_S, ended_outcomes
 from qsub_py.signing import Keyring, sign
@@ -163,18 +164,20 @@ class Client:
         begin_at: float = 0.0,
         key: str = "",
         parcels: Sequence[Parcel] = (),
+        plan: tuple[bytes, int, int, str] | None = None,
     ) -> int:
         """Create a job and return its id; with `key`, at most once for this user and key.
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
-        `spec.segments`. `parcels`: the files that the spec ships. Raises PayloadError, SpecError
+        `spec.segments`. `parcels`: the files that the spec ships. `plan`: make a schedule
+        instead (`model.Submission.plan`). Raises PayloadError, SpecError
         (a file has changed), StoreBusy (memory; or it is not known whether the job was accepted).
         """
         count = spec.segments.count if calls is None else 0
         sub = self.submission(
             spec, count, function=function, priority=priority, limit=limit, is_held=is_held,
             begin_at=begin_at, is_open=calls is not None,
-            token=f"key:{spec.owner}:{key}" if key else "",
+            token=f"key:{spec.owner}:{key}" if key else "", plan=plan,
         )  # fmt: skip
         job, is_new = self.open_job(sub, parcels)
         if calls is not None:
@@ -195,13 +198,18 @@ class Client:
         is_open: bool = False,
         begin_at: float = 0.0,
         token: str = "",
+        plan: tuple[bytes, int, int, str] | None = None,
     ) -> Submission:
         """Return a signed submission with a uid and (unless given) a token of its own."""
         uid, spec_bytes = os.urandom(8).hex(), spec.to_bytes()
-        signature = sign(self.ring.current, "spec", self.cluster, uid, spec_bytes)
+        if plan:
+            signature = sign_schedule(self.ring.current, self.cluster, uid, plan[0], spec_bytes)
+        else:
+            signature = sign(self.ring.current, "spec", self.cluster, uid, spec_bytes)
         return Submission(
             spec, uid, token or uid, spec_bytes, signature, count, function=function,
             priority=priority, limit=limit, is_held=is_held, is_open=is_open, begin_at=begin_at,
+            plan=plan,
         )  # fmt: skip
 
     def open_job(

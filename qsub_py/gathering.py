@@ -22,7 +22,6 @@ from qsub_py.fetching import (
 )
 from qsub_py.model import JobInfo, JobSpec, TaskInfo
 from qsub_py.notes import Note
-from qsub_py.signing import verify
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -116,9 +115,8 @@ def fetch_all(
     client: Client, job: JobInfo, folder: str, wanted: Sequence[str], is_forced: bool
 ) -> tuple[list[str], list[str]]:
     """Gather what all ended tasks of a job brought; return (paths, what went wrong)."""
-    data, signature, uid = client.ask(lambda store: store.spec(job.id))
-    verify(client.ring, signature, "spec", client.cluster, uid, data)
-    spec = JobSpec.from_bytes(data)
+    signed = client.ask(lambda store: store.signed_spec(job.id))
+    spec = JobSpec.from_bytes(signed.check(client.ring, client.cluster))
     paths, errors = [], []
     for done in gather(
         ended_sources(client, job, range(job.total)),

@@ -23,6 +23,12 @@ an old schema is never misread. The Lua files build the same names from the pref
     blobs:<id>       set     blobs that belong to the job
     blob:<name>      hash    piece number -> up to 1 MiB
     refs             hash    blob of shipped files -> how many jobs need it
+    s:<id>           hash    one schedule: spec, rule, counters (schedule.lua)
+    fires:<id>       zset    job of a schedule -> ms it was due; the last hundred
+    waits:<id>       list    times that wait for the firing before them to end
+    schedules        zset    schedule id -> id
+    schedules_ended  zset    schedule id -> ms it ended
+    beats            zset    schedule id -> ms it fires next
     lanes            zset    lane -> rank of its head (lower runs first)
     lane:<lane>      zset    job id, or "id:class" -> rank
     active, ended    zset    job id -> id, job id -> ms it ended

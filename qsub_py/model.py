@@ -257,6 +257,8 @@ class Submission:
     is_open: bool = False
     #: 0: at once.
     begin_at: float = 0.0
+    #: Of a schedule: the signed rule, its first time (ms), most firings (0: any), overlap.
+    plan: tuple[bytes, int, int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +347,8 @@ class JobInfo:
     later_at: float = 0.0
     #: Why it is held, beyond that somebody held it.
     held_why: str = ""
+    #: The schedule that made it, 0: none.
+    schedule: int = 0
 
     @property
     def total(self) -> int:

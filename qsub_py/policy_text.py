@@ -1,7 +1,4 @@
-"""Reading what users write of failures: `exit=75,oom`, `10s,5m`, `mem*2`, `B:USR1@60`.
-
-Pure.
-"""
+"""Reading what users write of failures: `exit=75,oom`, `10s,5m`, `mem*2`, `B:USR1@60`."""
 
 from __future__ import annotations
 

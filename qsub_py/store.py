@@ -76,11 +76,11 @@ class Store(StoreViews):
             blobs = self.put_blob(function)
             shown["fnblob"], function = blobs, b""
         reply = self._call(
-            "submit", sub.token, sub.uid, sub.spec_bytes, sub.signature, sub.count, lane_of(spec),
-            sub.priority, sub.limit, int(sub.is_held), int(sub.is_open),
-            math.ceil(sub.begin_at * 1000), function, int(spec.requeue), blobs,
+            "schedule" if sub.plan else "submit", sub.token, sub.uid, sub.spec_bytes,
+            sub.signature, sub.count, lane_of(spec), sub.priority, sub.limit, int(sub.is_held),
+            int(sub.is_open), math.ceil(sub.begin_at * 1000), function, int(spec.requeue), blobs,
             ",".join(f"{ship_name(s.sha)}:{piece_count(s.size)}" for s in spec.ship),
-            *(word for pair in shown.items() for word in pair),
+            *(sub.plan or ()), *(word for pair in shown.items() for word in pair),
         )  # fmt: skip
         if reply[0] == b"full":
             raise full(self.url)

@@ -8,6 +8,7 @@ from typing import Any
 
 from qsub_py.errors import JobNotFound, SignatureError, StoreError
 from qsub_py.keys import Keys
+from qsub_py.proof import SignedSpec
 from qsub_py.store_link import Argument, Link, shown
 from qsub_py.store_rows import pairs
 
@@ -73,6 +74,18 @@ class StoreCore:
         if row[2] is None:
             raise JobNotFound(f"there is no job {job}")
         return row[0], row[1], row[2].decode()
+
+    def signed_spec(self, job: int) -> SignedSpec:
+        """Return the spec with all that proves it; JobNotFound."""
+        row = self.link.command(
+            "HMGET", self.keys.job(job), "spec", "sig", "uid", "suid", "due", "rule", "sched"
+        )
+        if row[2] is None:
+            raise JobNotFound(f"there is no job {job}")
+        if row[3] is None:
+            return SignedSpec(row[0], row[1], row[2].decode())
+        return SignedSpec(row[0], row[1], row[2].decode(), row[3].decode(), int(row[4]), row[5],
+                          int(row[6]))  # fmt: skip
 
     def function(self, job: int) -> bytes:
         """Return the pickled function of a job of calls."""

@@ -218,14 +218,17 @@ class NodeStore(StoreFiles):
         orders = [Order(int(s), decoded(t)) for s, t in zip(reply[2::2], reply[3::2], strict=True)]
         return int(reply[1]) / 1000, sorted(orders, key=lambda order: order.seq)
 
-    def housekeep(self) -> float:
-        """Sweep lapsed nodes, promote due jobs; returns when the next is due (0: nothing)."""
+    def housekeep(self) -> tuple[float, list[int]]:
+        """Sweep lapsed nodes, promote due jobs.
+
+        Returns when the next is due (0: nothing), and the schedules that are due now.
+        """
         while self._call("sweep")[0]:
             pass
         while True:
-            promoted, next_due = self._call("promote")
+            promoted, next_due, *schedules = self._call("promote")
             if int(promoted) < 256:
-                return int(next_due) / 1000
+                return int(next_due) / 1000, [int(number) for number in schedules]
 
     def bye(self) -> None:
         """Leave for good."""

@@ -12,7 +12,7 @@ from qsub_py.model import JobInfo, NodeInfo, State
 COUNTS = {state: f"c{state.code}" for state in State if 1 <= state.code <= 9}
 SHOWN = """
     uid name owner queue kind prio cpus mem gpus time submitted started ended n limit held open
-    array begin exit why lane later later_at held_why
+    array begin exit why lane later later_at held_why sched
 """.split()  # noqa: SIM905 - a list of words is read as words
 
 
@@ -114,7 +114,7 @@ def job_info(
         nodes=tuple(sorted(names.get(decoded(uid), decoded(uid)) for uid in on)), reason=got["why"],
         unfit={names.get(decoded(uid), decoded(uid)): decoded(why) for uid, why in unfit.items()},
         lane=got["lane"], later=int(got["later"] or 0), later_at=float(got["later_at"] or 0) / 1000,
-        held_why=got["held_why"],
+        held_why=got["held_why"], schedule=int(got["sched"] or 0),
     )  # fmt: skip
 
 

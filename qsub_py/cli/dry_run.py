@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from signal import Signals
 
+from qsub_py.cli import periodic
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
 from qsub_py.shipping import describe as describe_parcel
@@ -30,6 +31,7 @@ def describe(draft: Draft) -> str:
     rows += [("nodes", ", ".join(spec.nodelist))] if spec.nodelist else []
     rows += [("ships", describe_parcel(parcel)) for parcel in draft.parcels]
     rows += [("fetches", pattern) for pattern in spec.fetch]
+    rows += [("again", periodic.describe(draft))] if draft.rule else []
     rows += [("on failure", line) for line in failure_lines(spec)]
     rows += [("note", note) for note in draft.notes]
     return "\n".join(f"{name:<13}{safe(value)}" for name, value in rows)

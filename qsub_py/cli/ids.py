@@ -111,10 +111,7 @@ def _recent(client: Client, back: int) -> int:
 
 def spec_of(client: Client, job: JobInfo) -> JobSpec:
     """Return the verified spec of a job; raises JobNotFound, SignatureError, PayloadError."""
-    from qsub_py.signing import verify
-
-    data, signature, uid = client.ask(lambda store: store.spec(job.id))
-    verify(client.ring, signature, "spec", client.cluster, uid, data)
+    data = client.ask(lambda store: store.signed_spec(job.id)).check(client.ring, client.cluster)
     try:
         return JobSpec.from_bytes(data)
     except (TypeError, ValueError, KeyError) as error:

@@ -282,7 +282,8 @@ class LiveLog:
         self._agent_at, self._heard_at = node.started_at, time.monotonic()
         job, position = self.output.job, self.output.task.position
         order = {"op": "tail", "job": job.id, "uid": job.uid, "stream": self._stream,
-                 "position": position, "log": self.name}  # fmt: skip
+                 "position": position, "attempt": self.output.task.attempt,
+                 "log": self.name}  # fmt: skip
         # Said to be wanted before it is asked for: a node drops a log that nobody reads.
         self._client.ask(lambda store: store.follow(self.name, "0", block_s=0.001))
         self._client.ask(lambda store: store.order_node(node.uid, json.dumps(order)))

@@ -59,6 +59,13 @@ class Request:
     follow: bool | None = None
     dry_run: bool | None = None
     key: str | None = None
+    every: str | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    until: str | None = None
+    times: str | None = None
+    overlap: str | None = None
+    catch_up: str | None = None
     retries: str | None = None
     backoff: str | None = None
     retry_on: str | None = None
@@ -90,8 +97,8 @@ def _flag(section: str, *names: str, help: str) -> SectionOption:
 def make_options() -> list[click.Parameter]:
     """Return qsub's options, in the order of the help."""
     return [
-        *_naming(), *_resources(), *_scheduling(), *_failure(), *_surroundings(), *_files(),
-        *_waiting(),
+        *_naming(), *_resources(), *_scheduling(), *_periodic(), *_failure(), *_surroundings(),
+        *_files(), *_waiting(),
     ]  # fmt: skip
 
 
@@ -136,6 +143,22 @@ def _scheduling() -> list[click.Parameter]:
                help="Run only on these nodes."),
         SectionOption(["--requeue/--no-requeue"], section=at, default=None,
                       help="Whether a task runs again when its node is lost (yes)."),
+    ]  # fmt: skip
+
+
+def _periodic() -> list[click.Parameter]:
+    at = "Again and again"
+    return [
+        _value(at, "--every", metavar="TIME", help="A job now and after each TIME: 5s, 30m, 1d."),
+        _value(at, "--cron", metavar="LINE",
+               help="A job at '3 17 * * sun' (minute hour day month weekday), or @daily."),
+        _value(at, "--timezone", metavar="ZONE", help="Of --cron: Europe/Berlin (this host's)."),
+        _value(at, "--until", metavar="WHEN", help="No job after this time, as --begin."),
+        _value(at, "--times", metavar="N", help="At most so many jobs."),
+        _value(at, "--overlap", metavar="skip|queue|allow",
+               help="When the job before still runs: leave it out, wait, or start all the same."),
+        _value(at, "--catch-up", metavar="one|none",
+               help="When times were missed (no node was up): one job for all of them, or none."),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qsub_py.cli import common, ids
+from qsub_py.cli import common, ids, periodic
 from qsub_py.cli.ids import Picked
 from qsub_py.config import user_name
 from qsub_py.errors import JobNotFound, SpecError
@@ -87,6 +87,8 @@ def _chosen(
                 if not names or found.job.name in names:
                     yield found
         except JobNotFound as error:
+            if periodic.change(client, ref, "end", command="qcancel"):
+                continue
             common.complain(f"qcancel: {error}")
             tally.code = 1
     if refs:

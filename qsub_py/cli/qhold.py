@@ -19,6 +19,7 @@ def qhold(jobs: tuple[str, ...]) -> int:
         jobs,
         command="qhold",
         done="is held",
+        schedule_verb="hold",
         verb=lambda client, job: client.ask(lambda store: store.hold(job)),
     )
 

@@ -19,6 +19,7 @@ def qrls(jobs: tuple[str, ...]) -> int:
         jobs,
         command="qrls",
         done="is released",
+        schedule_verb="release",
         verb=lambda client, job: client.ask(lambda store: store.release(job)),
     )
 

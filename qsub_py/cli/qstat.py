@@ -82,14 +82,15 @@ def _refuse_later(_: click.Context, option: click.Parameter, value: bool) -> Non
     metavar="FORMAT",
     help="Columns: id,name,state or squeue's '%i %j %T'.",
 )
+@click.option("--periodic", is_flag=True, help="Show what runs again and again (my schedules).")
 @click.option("--noheader", is_flag=True, help="Leave the headings out.")
 @click.option("--tree", is_flag=True, hidden=True, expose_value=False, callback=_refuse_later)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common.options
 def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool, tasks: bool,
           long: bool, full: bool, states: str | None, name: tuple[str, ...], watch: bool,
-          interval: str | None, why: bool, columns: str | None, noheader: bool,
-          as_json: bool) -> None:  # fmt: skip
+          interval: str | None, why: bool, columns: str | None, periodic: bool,
+          noheader: bool, as_json: bool) -> None:  # fmt: skip
     """Show my active jobs, or the JOBs named (12, 12_3, 12_[1-5], 12-20, last)."""
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
     view = View(
@@ -98,6 +99,11 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
     )  # fmt: skip
     pause = _interval(interval)
     client = common.connect()
+    if periodic:
+        from qsub_py.cli.periodic import show
+
+        show(client, user=view.user, ended=ended, as_json=as_json, header=not noheader)
+        return
     if watch:
         _watch(client, view, pause)
         return

@@ -22,8 +22,6 @@ LATER = frozenset(
         "--each-line",
         "--from-csv",
         "--from-json",
-        "--every",
-        "--cron",
         "--max-fails",
         "-C",
         "--constraint",

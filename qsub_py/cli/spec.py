@@ -20,6 +20,7 @@ from qsub_py import environ as environment
 from qsub_py.cli.common import whole
 from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
+from qsub_py.cli.periodic import rule_of, times_of
 from qsub_py.cli.script import absolute, current_dir
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError
@@ -40,6 +41,7 @@ from qsub_py.units import (
 
 if TYPE_CHECKING:
     from qsub_py.config import Config, JobConfig
+    from qsub_py.periodic import Rule
     from qsub_py.shipping import Parcel
 
 T = TypeVar("T")
@@ -81,6 +83,9 @@ class Draft:
     key: str = ""
     #: The files of spec.ship, to be sent.
     parcels: tuple[Parcel, ...] = ()
+    #: Of a schedule: when it fires, and how often at most (0: any number).
+    rule: Rule | None = None
+    times: int = 0
     #: Advice for a person.
     notes: tuple[str, ...] = ()
 
@@ -129,6 +134,8 @@ def build(
         is_held=bool(request.hold),
         begin=request.begin or "",
         key=_key(request.key),
+        rule=rule_of(request),
+        times=times_of(request),
         parcels=parcels,
         notes=tuple(notes),
     )

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from qsub_py.cli import common
+from qsub_py.cli.periodic import plan_of
 from qsub_py.cli.spec import Draft
 from qsub_py.reasons import Need, capacity_complaint, fitting_nodes
 from qsub_py.units import parse_begin
@@ -63,6 +64,7 @@ def _bring_home(client: Client, job: int, draft: Draft, began_at: float, code: i
 
 def _send(client: Client, draft: Draft) -> int:
     begin_at = parse_begin(draft.begin, now=client.store.now()) if draft.begin else 0.0
+    plan = plan_of(draft, now=client.store.now()) if draft.rule else None
     try:
         return client.submit(
             draft.spec,
@@ -73,6 +75,7 @@ def _send(client: Client, draft: Draft) -> int:
             begin_at=begin_at,
             key=draft.key,
             parcels=draft.parcels,
+            plan=plan,
         )
     except KeyboardInterrupt:
         common.complain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from qsub_py.cli import common, ids
+from qsub_py.cli import common, ids, periodic
 from qsub_py.errors import JobNotFound, SpecError
 
 if TYPE_CHECKING:
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 
 def switch(
-    words: Sequence[str], *, command: str, done: str, verb: Callable[[Client, int], bool]
+    words: Sequence[str],
+    *,
+    command: str,
+    done: str,
+    schedule_verb: str,
+    verb: Callable[[Client, int], bool],
 ) -> int:
-    """Apply `verb` to each job; a job that does not exist makes the exit code 1."""
+    """Apply `verb` to each job, or schedule; one that does not exist makes the exit code 1."""
     refs = ids.parse(words)
     for ref in refs:
         if not ref.is_whole:
@@ -29,6 +34,8 @@ def switch(
                 else:
                     common.complain(f"{command}: job {found.job.id} has ended already")
         except JobNotFound as error:
+            if periodic.change(client, ref, schedule_verb, command=command):
+                continue
             common.complain(f"{command}: {error}")
             code = 1
     return code

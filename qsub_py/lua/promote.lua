@@ -1,6 +1,7 @@
 -- Let jobs start whose begin time has come, and tasks run again whose backoff is over.
 -- KEYS  meta
--- Returns {how many (at most 256), next due ms or 0}; call again while it is 256.
+-- Returns {how many (at most 256), next due ms or 0, schedule, ...}, the schedules that are due (at
+-- most 16); call again while it is 256.
 -- Replay: they have left `due` and `later`.
 --- @include head job node
 tick()
@@ -43,4 +44,10 @@ for i = 1, #due do
   if not j or not pcall(let_go, j) then redis.call('ZREM', P .. 'due', due[i]) end
 end
 local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-return {budget <= 0 and SLICE or #due, tonumber(next_due[2] or 0)}
+local next_beat = redis.call('ZRANGEBYSCORE', P .. 'beats', '(' .. NOW, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local soon = tonumber(next_due[2] or next_beat[2] or 0)
+if next_beat[2] then soon = math.min(soon, tonumber(next_beat[2])) end
+local reply = {budget <= 0 and SLICE or #due, soon}
+local beats = redis.call('ZRANGEBYSCORE', P .. 'beats', '-inf', NOW, 'LIMIT', 0, 16)
+for i = 1, #beats do reply[#reply + 1] = tonumber(beats[i]) end
+return reply

@@ -1,13 +1,15 @@
--- Delete a job that ended, with all that belongs to it.
+-- Delete a job (or a schedule) that ended, with all that belongs to it.
 -- KEYS  meta
 -- ARGV  ended before (ms)
 -- Returns 1 when one was deleted, else 0; call again while it is 1.
 -- Replay: deletes the next one, which has ended as long ago.
 --- @include head
 tick()
-local old = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1)
-if #old == 0 then return 0 end
-local id = old[1]
+local function is_old(name) return redis.call('ZRANGEBYSCORE', P .. name, '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1)[1] end
+local id = is_old('ended')
+local schedule = not id and is_old('schedules_ended')
+if not id and not schedule then return 0 end
+id = id or schedule
 local blobs = redis.call('SRANDMEMBER', key('blobs', id), SLICE)
 for i = 1, #blobs do
   local is_shared = redis.call('HEXISTS', P .. 'refs', blobs[i]) == 1
@@ -18,8 +20,13 @@ for i = 1, #blobs do
   redis.call('SREM', key('blobs', id), blobs[i])
 end
 if #blobs == SLICE then return 1 end
-local token = redis.call('HGET', key('j', id), 'token')
+local token = redis.call('HGET', key(schedule and 's' or 'j', id), 'token')
 if token then redis.call('UNLINK', key('tok', token)) end
+if schedule then
+  redis.call('UNLINK', key('s', id), key('fires', id), key('waits', id), key('blobs', id))
+  redis.call('ZREM', P .. 'schedules_ended', id)
+  return 1
+end
 redis.call('UNLINK', key('j', id), key('st', id), key('at', id), key('ct', id), key('again', id), key('rt', id), key('later', id),
   key('on', id), key('unfit', id), key('args', id), key('res', id), key('rx', id), key('tail', id),
   key('files', id), key('blobs', id))

@@ -39,6 +39,7 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
   if j.fate == 0 and to > j.cursor then pass(j, to) end
   local bytes, mask, out, taken = states_of(j.id, first, count), {}, {}, 0
   local nibble = math.min(attempt, 15)
+  local has_tried = class > 0 or redis.call('EXISTS', key('rt', j.id)) == 1
   for i = 1, count do
     local byte = string.byte(bytes, i)
     local mine = j.fate == 0 and byte < 16 and byte <= nibble and first + i <= j.cursor
@@ -48,8 +49,10 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
     if mine then
       taken = taken + 1
       unplace(j, first + i - 1)
-      local retries, requeues, known = tries(j.id, first + i - 1)
-      if known ~= class then remember(j, first + i - 1, retries, requeues, class) end
+      if has_tried then
+        local retries, requeues, known = tries(j.id, first + i - 1)
+        if known ~= class then remember(j, first + i - 1, retries, requeues, class) end
+      end
     end
     mask[i] = mine and '1' or '0'
     out[i] = string.char(mine and 16 + nibble or byte)

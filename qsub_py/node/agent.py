@@ -19,6 +19,7 @@ from typing import Any
 
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
+from qsub_py.node.beat import Beat
 from qsub_py.node.bringing import Bringer
 from qsub_py.node.cleaning import clean
 from qsub_py.node.gpu_watch import GpuWatch, keeper_pid_of, news
@@ -71,16 +72,15 @@ class Agent:
         self._shown, self._pythons, self._build = shown, pythons, build
         self._revive, self._retention_s = revive, retention_s
         self._jobs = Jobs(store, ring, settings, node_dir)
+        self._beat = Beat(store, ring, settings.name)
         self._maker = ReportMaker(store, ring, settings.name, self._jobs.policy)
         self._logs = LiveLogs(store, node_dir, settings.name, ring)
         self._gpus = GpuWatch(settings, lambda: keeper_pid_of(node_dir))
         self._is_joined = self._was_joined = False
-        self._wants_claim = self._wants_renewal = False
-        self._leaving = False
+        self._wants_claim = self._wants_renewal = self._leaving = False
         self._acked: list[int] = []
-        self._lease_s = 0.0
+        self._lease_s = self._retry_s = 0.0
         self._epoch = -1
-        self._retry_s = 0.0
         self._next = dict.fromkeys(("join", "renew", "ping", "claim", "clean"), 0.0)
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(waiting, store.keys.inbox(settings.uid), self._selector)
@@ -275,12 +275,18 @@ class Agent:
 
     def _housekeep(self) -> None:
         """Sweep lapsed nodes and promote what is due; be back when the next is due."""
-        self._back_by(self._store.housekeep())
+        due_at, schedules = self._store.housekeep()
+        self._back_by(due_at)
+        if schedules:
+            self._beat.fire(schedules, self._now())
+
+    def _now(self) -> float:
+        return self._maker.offset_s + boottime()
 
     def _back_by(self, due_at: float) -> None:
         if due_at:
-            soon = due_at - (self._maker.offset_s + boottime())
-            self._next["renew"] = min(self._next["renew"], time.monotonic() + max(0.001, soon))
+            soon = max(0.001, due_at - self._now())
+            self._next["renew"] = min(self._next["renew"], time.monotonic() + soon)
 
     def _fence(self, sent_at: float) -> None:
         """Tell the keeper how long a renewal that was sent at this boot time lasts."""
@@ -343,8 +349,8 @@ class Agent:
 
     def _clean(self) -> None:
         """Delete what is old here, and in the store whole jobs when their retention is over."""
-        if self._retention_s:
-            self._store.purge(self._maker.offset_s + boottime() - self._retention_s)
+        # What a schedule has too much of goes in any case.
+        self._store.purge(self._now() - self._retention_s if self._retention_s else 0.0)
         clean(self._dir, self._hand.holding.slots)
         self._staging.cache.make_room()
 
@@ -366,16 +372,12 @@ class Agent:
 
     def _signal(self, text: dict[str, Any]) -> None:
         for slot, positions in self._chosen(text):
-            number = int(text["signal"])
-            self._hand.send({"op": "signal", "slot": slot, "pos": positions, "signal": number})
+            self._hand.signal(slot, positions, int(text["signal"]))
 
     def _tail(self, text: dict[str, Any]) -> None:
-        job = self._jobs.known(text["uid"])
-        stream = str(text.get("stream", "out"))
-        self._logs.follow(
-            str(text["log"]), text["uid"], int(text["position"]), stream, job,
-            int(text.get("attempt", 0)),
-        )  # fmt: skip
+        stream, attempt = str(text.get("stream", "out")), int(text.get("attempt", 0))
+        where = (str(text["log"]), text["uid"], int(text["position"]))
+        self._logs.follow(*where, stream, self._jobs.known(text["uid"]), attempt)
 
     def _files(self, text: dict[str, Any]) -> None:
         self._logs.give_files(text, self._jobs.known(text["uid"]), self._chosen(text))

@@ -114,6 +114,10 @@ class Hand:
         self.send({"op": "kill", "slot": slot, "pos": positions, "why": why,
                    "state": "CANCELLED", "grace_s": grace_s})  # fmt: skip
 
+    def signal(self, slot: int, positions: list[int], number: int) -> None:
+        """Send a signal to tasks of a slot."""
+        self.send({"op": "signal", "slot": slot, "pos": positions, "signal": number})
+
     def drop_all(self) -> None:
         """End everything without a report: the work goes back to the queue."""
         for slot in list(self.holding.slots):

@@ -61,6 +61,9 @@ class Job:
     spec: JobSpec
     #: Where the pickled function or the script's text lies.
     path: str = ""
+    #: The schedule that made it, and for what time; 0: none.
+    schedule: int = 0
+    due_at: float = 0.0
     #: How many tasks go into one batch.
     hint: int = 1
     #: What all its batches have in common, as the keeper is told.
@@ -109,15 +112,15 @@ class Jobs:
         """Return the job of a batch; SignatureError, CannotStart."""
         job = self._jobs.get(batch.uid)
         if job is None:
-            data, signature, uid = self._store.spec(batch.job)
-            verify(self._ring, signature, "spec", self._store.cluster, uid, data)
+            signed = self._store.signed_spec(batch.job)
+            data, uid = signed.check(self._ring, self._store.cluster), signed.uid
             if uid != batch.uid:
                 raise PayloadError(f"job {batch.job} is another one now")
             try:
                 spec = JobSpec.from_bytes(data)
             except (TypeError, ValueError, KeyError) as error:
                 raise CannotStart(f"its spec is of another version of qsub_py ({error})") from error
-            job = Job(batch.job, uid, spec)
+            job = Job(batch.job, uid, spec, schedule=signed.schedule, due_at=signed.due_ms / 1000)
             job.path = self._spool(job)
             job.common = self._common(job)
             self._jobs[uid] = job
@@ -221,6 +224,8 @@ class Jobs:
             "QSUB_SCRIPT": spec.script_path,
             "QSUB_PARAMS": "{}",
         }
+        if job.schedule:
+            env |= {"QSUB_SCHEDULE_ID": str(job.schedule), "QSUB_DUE_AT": f"{job.due_at:.3f}"}
         common = {
             "env": env,
             "cwd": spec.cwd or env.get("HOME", "/"),

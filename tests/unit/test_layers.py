@@ -22,15 +22,16 @@ ROOT = Path(qsub_py.__file__).parent
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
     *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
-    *("policy", "policy_text", "nodeinfo"),
+    *("policy", "nodeinfo", "proof"),
 }
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
 #: Layer 2 that both the client's and the node's side use.
-SHARED = {"reach", "upstream", "activation", "tunnel_node", "serving"}
+SHARED = {"reach", "upstream", "activation", "tunnel_node", "serving", "periodic"}
 #: Who alone may import what from outside.
-OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli"}
+OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli",
+          "cronsim": "periodic"}  # fmt: skip
 #: What a pure module has no use for.
 IMPURE = {"socket", "subprocess", "threading", "tempfile", "shutil", "selectors", "signal"}
 

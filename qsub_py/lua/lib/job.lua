@@ -2,8 +2,8 @@
 local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
-  'later', 'later_at', 'grown', 'classes'}
-local TEXT = {lane = true, uid = true, kind = true, classes = true}
+  'later', 'later_at', 'grown', 'classes', 'sched'}
+local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes'}
 
@@ -97,6 +97,10 @@ local function settle(j)
     redis.call('ZREM', P .. 'active', j.id)
     redis.call('ZADD', P .. 'ended', NOW, j.id)
     redis.call('DEL', key('again', j.id))
+    -- The next firing of its schedule may wait for this one.
+    if j.sched ~= '' and redis.call('EXISTS', key('waits', j.sched)) == 1 then
+      redis.call('ZADD', P .. 'beats', NOW, j.sched)
+    end
     for class in string.gmatch(j.classes, '%d+') do redis.call('DEL', again_key(j.id, tonumber(class))) end
   elseif not over and j.ended ~= 0 then
     j.ended = 0
