@@ -73,9 +73,10 @@ def by_value(fn: Any) -> bytes:
 class Keeper:
     """A keeper process and our connection to it."""
 
-    def __init__(self, node_dir: Path, *, silence_s: float = 60.0, agent_argv: Any = ()) -> None:
+    def __init__(self, node_dir: Path, *, silence_s: float = 60.0, agent_argv: Any = (),
+                 words: tuple[str, ...] = ()) -> None:  # fmt: skip
         self.node_dir = node_dir
-        self.silence_s = silence_s
+        self.silence_s, self.words = silence_s, words
         self.agent_argv = list(agent_argv)
         self.items: dict[tuple[str, int], Item] = {}
         self.results: dict[tuple[str, int], bytes] = {}
@@ -88,6 +89,7 @@ class Keeper:
         """Start the process and wait for its answer."""
         argv = [sys.executable, "-m", "qsub_py.node.keeper", str(self.node_dir)]
         argv += ["--silence", str(self.silence_s), "--agent-argv", json.dumps(self.agent_argv)]
+        argv += self.words
         env = {**os.environ, "PYTHONPATH": ROOT}
         self.process = subprocess.Popen(argv, env=env, cwd="/", start_new_session=True)
         wait_for(lambda: keeper_answers(self.node_dir), "the keeper")

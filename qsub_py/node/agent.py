@@ -284,9 +284,8 @@ class Agent:
         return self._maker.offset_s + boottime()
 
     def _back_by(self, due_at: float) -> None:
-        if due_at:
-            soon = max(0.001, due_at - self._now())
-            self._next["renew"] = min(self._next["renew"], time.monotonic() + soon)
+        soon = max(0.001, due_at - self._now()) if due_at else _RENEW_S
+        self._next["renew"] = min(self._next["renew"], time.monotonic() + soon)
 
     def _fence(self, sent_at: float) -> None:
         """Tell the keeper how long a renewal that was sent at this boot time lasts."""

@@ -11,6 +11,7 @@ from qsub_py.node.children import collect
 from qsub_py.node.judge import OUT_OF_MEMORY, how_it_died, judge, killed_for_memory, over_limit
 from qsub_py.node.ladder import Ladder
 from qsub_py.node.limits import Limits
+from qsub_py.node.memory import Watched
 from qsub_py.node.processes import Tree
 from qsub_py.node.runner_pool import RunnerPool
 from qsub_py.node.runners import Runner
@@ -52,6 +53,7 @@ class CallRun:
         self._limits = Limits.of(batch.common)
         self._warned = False
         self._peak = 0
+        self._memory: Watched | None = None
 
     @property
     def _verdict(self) -> Verdict | None:
@@ -91,7 +93,8 @@ class CallRun:
         self._hold = Hold(runner.tree, now())
         self._ladder = Ladder(self._place, runner.tree, self._hold)
         if self.batch.common.get("mem_bytes"):
-            self._place.memory.watch(runner.tree, self.batch.common["mem_bytes"], self._over_limit)
+            limit = self.batch.common["mem_bytes"]
+            self._memory = self._place.memory.watch(runner.tree, limit, self._over_limit)
         order = call_order(self.batch, self._serial)
         dressed = (self.batch.uid, self.batch.attempt, tuple(self.batch.env.items()))
         if runner.dressed != dressed:
@@ -193,6 +196,10 @@ class CallRun:
             state, why = self._verdict.state, self._verdict.why
         elif self._user_signal and code == -self._user_signal:
             state, why = judge(code, None, self._user_signal)
+        elif self._memory is not None and self._memory.was_killed():
+            self._peak = self._memory.used()
+            verdict = over_limit(self._memory.limit, self._peak)
+            state, why = verdict.state, verdict.why
         elif killed_for_memory(code, 0, self._place.oom):
             state, why = OUT_OF_MEMORY
         elif self._warned and self._limits.died_of_warning(code):

@@ -15,8 +15,8 @@ _SELF = Path("/proc/self")
 
 def cpu_limit(proc: Path = _SELF) -> float | None:
     """Return how many cpus' worth of time our groups may use, None without a limit."""
-    found = [_quota(group / "cpu.max") for group in _groups(proc, "")]
-    found += [_quota_v1(group) for group in _groups(proc, "cpu")]
+    found = [_quota(group / "cpu.max") for group in groups(proc, "")]
+    found += [_quota_v1(group) for group in groups(proc, "cpu")]
     limits = [limit for limit in found if limit]
     return min(limits) if limits else None
 
@@ -29,8 +29,8 @@ def whole_cpus(proc: Path = _SELF) -> int | None:
 
 def mem_limit(proc: Path = _SELF) -> int | None:
     """Return the least memory limit of our groups in bytes, None without one."""
-    names = [(group / "memory.max") for group in _groups(proc, "")]
-    names += [(group / "memory.limit_in_bytes") for group in _groups(proc, "memory")]
+    names = [(group / "memory.max") for group in groups(proc, "")]
+    names += [(group / "memory.limit_in_bytes") for group in groups(proc, "memory")]
     limits = [int(text) for path in names if (text := _read(path)).isdigit()]
     return min(limits) if limits else None
 
@@ -47,7 +47,7 @@ def _quota_v1(group: Path) -> float | None:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
-def _groups(proc: Path, controller: str) -> Iterator[Path]:
+def groups(proc: Path, controller: str) -> Iterator[Path]:
     """Yield our group's directory and those above it; `controller` "" is version 2."""
     path = _own_path(proc, controller)
     for root, point in _mounts(proc, controller) if path else ():

@@ -257,7 +257,10 @@ class CommandRun:
             return
         code = os.waitstatus_to_exitcode(status)
         state, why = judge(code, current.ladder.verdict, current.user_signal)
-        if state == "FAILED" and killed_for_memory(code, current.user_signal, self._place.oom):
+        if current.memory and not current.ladder.verdict and current.memory.was_killed():
+            verdict = over_limit(current.memory.limit, current.memory.used())
+            state, why = verdict.state, verdict.why
+        elif state == "FAILED" and killed_for_memory(code, current.user_signal, self._place.oom):
             state, why = OUT_OF_MEMORY
         elif current.warned and state == "FAILED" and self._limits.died_of_warning(code):
             state, why = "TIMEOUT", self._limits.died_of_warning(code)
@@ -273,7 +276,7 @@ class CommandRun:
             exit=max(code, 0),
             signal=max(-code, 0),
             cpu=round(usage.ru_utime + usage.ru_stime, 6),
-            rss=max(usage.ru_maxrss * 1024, current.memory.peak if current.memory else 0),
+            rss=max(usage.ru_maxrss * 1024, current.memory.used() if current.memory else 0),
             why=why,
             out=path,
             out_size=size,

@@ -39,13 +39,20 @@ _STOP_S = 3.0
 class Keeper:
     """The loop, and what each order does."""
 
-    def __init__(self, node_dir: str, agent_argv: Sequence[str], silence_s: float) -> None:
+    def __init__(
+        self,
+        node_dir: str,
+        agent_argv: Sequence[str],
+        silence_s: float,
+        *,
+        has_cgroups: bool = True,
+    ) -> None:
         journal = Journal(f"{node_dir}/journal")
         self._ledger = Ledger(journal, self._post)
         self._line: AgentLine | None = None
         recover(self._ledger, journal.read(), node_dir)
         self._ledger.compact()
-        self._place = Workplace(node_dir, self._ledger)
+        self._place = Workplace(node_dir, self._ledger, has_cgroups=has_cgroups)
         max_idle = (os.cpu_count() or 1) + 4
         self._pool = RunnerPool(self._place, max_idle, time.time_ns())
         self._slots = Slots(self._place, self._pool)
@@ -192,6 +199,7 @@ class Keeper:
         deadline = time.monotonic() + _STOP_S
         while any(tree.members() for tree in trees) and time.monotonic() < deadline:
             time.sleep(0.005)
+        self._place.memory.close()
         with contextlib.suppress(OSError):
             os.unlink(f"{self._place.node_dir}/keeper.pid")
 
@@ -268,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--agent-argv", type=json.loads, default=[], metavar="JSON")
     parser.add_argument("--silence", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--daemon", action="store_true")
+    parser.add_argument("--no-cgroups", action="store_true")
     options = parser.parse_args(argv)
     node_dir = os.path.abspath(options.node_dir)
     _prepare(node_dir)
@@ -278,7 +287,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not _lock(node_dir):
         return 0
     become_subreaper()
-    Keeper(node_dir, options.agent_argv, options.silence).run()
+    Keeper(
+        node_dir, options.agent_argv, options.silence, has_cgroups=not options.no_cgroups
+    ).run()
     return 0
 
 

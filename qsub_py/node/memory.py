@@ -1,6 +1,7 @@
 """Keep tasks to the memory they asked for: look once a second at what their processes use.
 
-A limit holds for all processes of a task together. What counts is the proportional set size
+A limit holds for all processes of a task together. Where a cgroup can be had it keeps the limit,
+and the looks only learn of it. What counts is the proportional set size
 (shared pages are divided among those that share them); it is dear to read, so it is only read
 when the resident sizes add up to more than the limit, process by process between other work.
 """
@@ -11,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from qsub_py.node.leaves import Cgroups, Leaf
 from qsub_py.node.processes import Tree, all_pids, cookie_of, read_proc
 
 Clock = Callable[[], float]
@@ -73,6 +75,17 @@ class Watched:
     counted: int = 0
     spent_s: float = 0.0
     not_before: float = 0.0
+    leaf: Leaf | None = None
+    #: What the kernel had killed before.
+    kills: int = 0
+
+    def was_killed(self) -> bool:
+        """Whether the kernel killed some of it for the limit."""
+        return self.leaf is not None and self.leaf.kills() > self.kills
+
+    def used(self) -> int:
+        """Return the most that is known to have been used."""
+        return max(self.peak, self.limit if self.was_killed() else 0)
 
     def read_on(self, clock: Clock) -> bool:
         """Read proportional sizes for some milliseconds; return whether all are read."""
@@ -91,30 +104,69 @@ class Watched:
 class MemoryWatch:
     """The trees of a node that have a memory limit."""
 
-    def __init__(self, clock: Clock, later: Callable[[float, Callable[[], None]], object]) -> None:
-        self._clock, self._later = clock, later
+    def __init__(
+        self,
+        clock: Clock,
+        later: Callable[[float, Callable[[], None]], object],
+        cgroups: Cgroups,
+    ) -> None:
+        self._clock, self._later, self._cgroups = clock, later, cgroups
         self._watched: dict[int, Watched] = {}
+        #: By main process; a runner keeps its leaf from batch to batch.
+        self._leaves: dict[int, Leaf] = {}
         #: (pid, start) -> its cookie, of our descendants that left their session.
         self._cookies: dict[tuple[int, int], bytes] = {}
 
     def watch(self, tree: Tree, limit: int, over: Callable[[int], None]) -> Watched:
         """Watch a tree until `leave`."""
-        watched = Watched(tree, limit, over)
+        watched = Watched(tree, limit, over, leaf=self._leaf(tree))
+        if watched.leaf is not None:
+            watched.kills = watched.leaf.kills()
+            watched.leaf.limit(limit)
         self._watched[tree.pid] = watched
         return watched
 
+    def _leaf(self, tree: Tree) -> Leaf | None:
+        leaf = self._leaves.get(tree.pid)
+        if leaf is None and (leaf := self._cgroups.leaf()) is not None:
+            self._leaves[tree.pid] = leaf
+            inside: set[tuple[int, int]] = set()
+            # What forks while it is moved is found by the next look.
+            while fresh := set(tree.members()) - inside:
+                for pid, _ in fresh:
+                    leaf.admit(pid)
+                inside |= fresh
+        return leaf
+
     def leave(self, tree: Tree) -> None:
         """Watch a tree no more."""
-        self._watched.pop(tree.pid, None)
+        watched = self._watched.pop(tree.pid, None)
+        if watched is not None and watched.leaf is not None:
+            watched.leaf.limit(None)
+
+    def close(self) -> None:
+        """Remove the leaves; call when all trees have ended."""
+        self._watched.clear()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the leaves of trees that are gone."""
+        for pid, leaf in list(self._leaves.items()):
+            if pid not in self._watched and leaf.remove():
+                del self._leaves[pid]
 
     def tick(self) -> None:
         """Look at all trees; call once a second."""
+        self._tidy()
         if not self._watched:
             self._cookies.clear()
             return
         self._gather()
         moment = self._clock()
         for watched in list(self._watched.values()):
+            if watched.was_killed():
+                watched.over(watched.used())
+                continue
             resident = sum(process.rss for process in watched.members)
             if resident > watched.limit and not watched.left and moment >= watched.not_before:
                 watched.left, watched.counted = list(watched.members), 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from resource import struct_rusage
 
+from qsub_py.node.leaves import Cgroups
 from qsub_py.node.ledger import Ledger
 from qsub_py.node.memory import MemoryWatch
 from qsub_py.node.processes import ForkMeter, Tree, spawn
@@ -241,10 +242,12 @@ class Workplace:
     fence: Fence = field(default_factory=Fence)
     poller: Poller = field(default_factory=Poller)
     oom: OomWatch = field(default_factory=OomWatch)
+    has_cgroups: bool = True
     memory: MemoryWatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.memory = MemoryWatch(now, self.timers.at)
+        cgroups = Cgroups(self.node_dir, is_wanted=self.has_cgroups)
+        self.memory = MemoryWatch(now, self.timers.at, cgroups)
 
     def out_path(self, name: str) -> str:
         """Return the path of an output file of ours."""
