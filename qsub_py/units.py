@@ -49,7 +49,7 @@ DURATION_GRAMMAR = (
 SIZE_GRAMMAR = "write 4G, 512M, 1.5T (K M G T P, powers of 1024); a bare number is megabytes"
 BEGIN_GRAMMAR = (
     "write now+1hour, 16:00, 4:30PM, today, tomorrow, midnight, noon, 2026-01-20, "
-    "2026-01-20T12:34 or 01/20"
+    "2026-01-20T12:34, 01/20 or 'tomorrow 16:00'"
 )
 
 #: 100 years: anything longer is a typing error, and stays exact in a float.
@@ -168,15 +168,20 @@ _WORDS_S = {
     "sec": 1,
     "min": 60,
 }
-_ISO = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[t ](.+))?", re.ASCII)
-_US = re.compile(r"(\d\d)/(\d\d)(?:/(\d\d(?:\d\d)?))?(?:[t -](.+))?", re.ASCII)
+_ISO = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
+_US = re.compile(r"(\d\d)/(\d\d)(?:/(\d\d(?:\d\d)?))?", re.ASCII)
+_SHORT_US = re.compile(r"(\d\d)(\.?)(\d\d)\2(\d\d)", re.ASCII)
+#: What stands between a day and a time, and inside a time.
+_BETWEEN = re.compile(r"(?<=[\dy])[t-](?=\d{1,2}:)|(?<=[wy])t(?=\d)|(?<=\d)t(?=[a-z])", re.ASCII)
+_HALF = re.compile(r"(?<=\d) (?=[ap]m\b)", re.ASCII)
 
 
 def parse_begin(text: str, *, now: float) -> float:
     """Return when a job may begin, in epoch seconds; raises SpecError.
 
     Slurm's forms (sbatch(1), --begin) in the local time zone. A time of day that is past
-    means tomorrow's; a day without a time is its midnight. A date in the past is returned.
+    means tomorrow's, a day without a year the next one; a day without a time is its midnight.
+    A date in the past is returned.
     """
     word = " ".join(text.lower().split())
     try:
@@ -203,24 +208,35 @@ def _local(word: str, now: float) -> float:
     """Return the epoch seconds of a day, a time of day or both; raises ValueError."""
     present = datetime.fromtimestamp(now)
     today = present.replace(hour=0, minute=0, second=0, microsecond=0)
-    if word in ("today", "tomorrow"):
-        return (today + timedelta(days=word == "tomorrow")).timestamp()
-    if (match := _ISO.fullmatch(word)) or (match := _US.fullmatch(word)):
-        day = _date(match, today)
-        return (day + _time_of_day(match[4] or "0:00")).timestamp()
-    moment = today + _time_of_day(word)
+    words = _HALF.sub("", _BETWEEN.sub(" ", word)).split()
+    days = [day for day in (_day(one, today) for one in words) if day is not None]
+    clocks = [_time_of_day(one) for one in words if _day(one, today) is None]
+    if not words or len(days) > 1 or len(clocks) > 1:
+        raise ValueError(word)
+    if days:
+        return (days[0] + (clocks[0] if clocks else timedelta())).timestamp()
+    moment = today + clocks[0]
     if moment <= present:
         moment += timedelta(days=1)
     return moment.timestamp()
 
 
-def _date(match: re.Match[str], today: datetime) -> datetime:
-    if match.re is _ISO:
-        year, month, day = int(match[1]), int(match[2]), int(match[3])
-    else:
-        month, day, year = int(match[1]), int(match[2]), int(match[3] or today.year)
-        year += 2000 if year < 100 else 0
-    return datetime(year, month, day)
+def _day(word: str, today: datetime) -> datetime | None:
+    """Return a day's midnight, None when the word is no day; raises ValueError."""
+    if word in ("today", "tomorrow"):
+        return today + timedelta(days=word == "tomorrow")
+    if match := _ISO.fullmatch(word):
+        return datetime(int(match[1]), int(match[2]), int(match[3]))
+    if match := _SHORT_US.fullmatch(word):
+        return datetime(2000 + int(match[4]), int(match[1]), int(match[3]))
+    match = _US.fullmatch(word)
+    if not match:
+        return None
+    if match[3] is None:  # the next one
+        day = datetime(today.year, int(match[1]), int(match[2]))
+        return day if day >= today else day.replace(year=today.year + 1)
+    year = int(match[3])
+    return datetime(year + (2000 if year < 100 else 0), int(match[1]), int(match[2]))
 
 
 def _time_of_day(word: str) -> timedelta:

@@ -144,6 +144,17 @@ def test_whole_sizes_are_exact(number: int, prefix: str) -> None:
         ("2026-02-01 noon", datetime(2026, 2, 1, 12)),
         ("03/15", datetime(2026, 3, 15)),
         ("03/15/27-08:00", datetime(2027, 3, 15, 8)),
+        ("01/10", datetime(2027, 1, 10)),
+        ("01/20", datetime(2026, 1, 20)),
+        ("01/10 08:00", datetime(2027, 1, 10, 8)),
+        ("tomorrow 16:00", datetime(2026, 1, 21, 16)),
+        ("16:00 tomorrow", datetime(2026, 1, 21, 16)),
+        ("tomorrowT16:00", datetime(2026, 1, 21, 16)),
+        ("tomorrow 4:30 pm", datetime(2026, 1, 21, 16, 30)),
+        ("noon tomorrow", datetime(2026, 1, 21, 12)),
+        ("031527", datetime(2027, 3, 15)),
+        ("03.15.27 08:00", datetime(2027, 3, 15, 8)),
+        ("2026-02-01Tnoon", datetime(2026, 2, 1, 12)),
     ],
 )
 def test_begin_on_the_calendar(text: str, when: datetime) -> None:
@@ -162,6 +173,7 @@ def test_begin_from_now(text: str, delay_s: float) -> None:
     "text",
     [
         "", "soon", "24:00", "12:60", "13:00pm", "0:30am", "2026-02-30", "now-5",
+        "today tomorrow", "16:00 17:00", "tomorrow tomorrow", "tomorrow16:00", "02/30", "0315.27",
         "now+1fortnight", "now+999999999999w", "13/40", "2026-01-20T", "0001-01-01x", "16:00\x1b[m",
     ],
 )
