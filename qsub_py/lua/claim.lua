@@ -41,11 +41,19 @@ local hint = {}
 for job, tasks in string.gmatch(ARGV[6], '(%d+):(%d+)') do hint[job] = tonumber(tasks) end
 
 -- Whether a pending task is in the list of this class: an entry may be older than what became of it.
+-- Returns a function of its offset in a range.
 local looks = 4 * SLICE
-local function stands_in(j, pos, class)
-  if j.later + j.grown == 0 then return class == 0 end
-  looks = looks - 1
-  return not redis.call('ZSCORE', key('later', j.id), pos) and class_of(j.id, pos) == class
+local function standing(j, first, count, class)
+  if j.later + j.grown == 0 then return function() return class == 0 end end
+  looks = looks - count
+  local numbers = {}
+  for i = 1, count do numbers[i] = string.format('%.0f', first + i - 1) end
+  local later = j.later > 0 and redis.call('ZMSCORE', key('later', j.id), unpack(numbers)) or {}
+  local used = j.grown > 0 and redis.call('HMGET', key('rt', j.id), unpack(numbers)) or {}
+  return function(i)
+    if later[i] then return false end
+    return (tonumber(string.match(used[i] or '', '%d+$')) or 0) == class
+  end
 end
 
 -- The next pending range of a class, up to k tasks of one attempt number; nil when there is none.
@@ -56,14 +64,15 @@ local function next_again(j, k, class)
     local first, count = string.match(entry, '(%d+):(%d+)')
     first, count = tonumber(first), tonumber(count)
     local bytes = states_of(j.id, first, math.min(count, SLICE))
+    local stands = standing(j, first, #bytes, class)
     local i = 1
-    while i <= #bytes and (string.byte(bytes, i) >= 16 or not stands_in(j, first + i - 1, class)) do i = i + 1 end
+    while i <= #bytes and (string.byte(bytes, i) >= 16 or not stands(i)) do i = i + 1 end
     local nibble = i <= #bytes and string.byte(bytes, i) or 0
     local n = 0
     if i <= #bytes then
       n = 1
       while nibble < 14 and n < k and string.byte(bytes, i + n) == nibble
-        and stands_in(j, first + i - 1 + n, class) do n = n + 1 end
+        and stands(i + n) do n = n + 1 end
     end
     local rest = count - (i - 1) - n
     if rest > 0 then push_again(j.id, first + i - 1 + n, rest, true, class) end

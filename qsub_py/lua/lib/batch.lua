@@ -100,7 +100,7 @@ local function leave(j, b, codes)
     return codes, b.count, 0, b.count
   end
   local out, ok, keeps, again, ended = {}, {}, {}, {}, 0
-  local accepted, count = 0, b.count
+  local accepted, count, used = 0, b.count, nil
   -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
   -- while another node runs it under the same attempt number.
   local stays = count
@@ -118,7 +118,8 @@ local function leave(j, b, codes)
       j[from] = j[from] - 1
       local place
       if from == 'c1' and (wish > 0 or to == NF) then
-        to, place = second_chance(j, b.first + i - 1, b.class, to, wish)
+        used = used or tries_of(j, b.first, count)
+        to, place = second_chance(j, b.first + i - 1, b.class, to, wish, used[i])
       end
       if to == PD then
         if place then put_back(j, b.first + i - 1, place) else again[#again + 1] = i - 1 end
@@ -134,6 +135,7 @@ local function leave(j, b, codes)
   if accepted > 0 then
     redis.call('SETRANGE', key('st', j.id), b.first, table.concat(out))
   end
+  write_retries(j)
   b.count, b.left, b.mask = stays, b.left - accepted, table.concat(keeps, '', 1, stays)
   local i = 1
   while i <= #again do

@@ -66,26 +66,52 @@ local function remember(j, pos, retries, requeues, class)
   redis.call('HSET', key('rt', j.id), pos, string.format('%d:%d:%d', retries, requeues, class))
 end
 
+-- What a batch writes of its retries, at once: one command for all of them.
+local notes, waits = {}, {}
+
+local function note(pos, retries, requeues, class)
+  notes[#notes + 1] = string.format('%.0f', pos)
+  notes[#notes + 1] = string.format('%d:%d:%d', retries, requeues, class)
+end
+
+local function write_retries(j)
+  if notes[1] then redis.call('HSET', key('rt', j.id), unpack(notes)) end
+  if waits[1] then
+    redis.call('ZADD', key('later', j.id), unpack(waits))
+    set_due(j)
+  end
+  notes, waits = {}, {}
+end
+
+-- What tasks of a batch have used up, read at once.
+local function tries_of(j, first, count)
+  local numbers = {}
+  for i = 1, count do numbers[i] = string.format('%.0f', first + i - 1) end
+  return redis.call('HMGET', key('rt', j.id), unpack(numbers))
+end
+
 -- Whether a task that ended in `state` runs again: returns PD and where it waits ({class, ms}), or
 -- the state.
-local function second_chance(j, pos, class, state, wish)
-  local retries, requeues = tries(j.id, pos)
+local function second_chance(j, pos, class, state, wish, used)
+  local retries, requeues = string.match(used or '0:0:0', '(%d+):(%d+)')
+  retries, requeues = tonumber(retries), tonumber(requeues)
   if wish == HOLD then
     j.held = 1
     redis.call('HSET', key('j', j.id), 'held_why', string.format('%.0f', pos))
     return PD, {class, 0}
   elseif wish == REQUEUE then
     if requeues >= MOST_REQUEUES then return state, nil end
-    remember(j, pos, retries, requeues + 1, class)
+    note(pos, retries, requeues + 1, class)
     return PD, {class, 0}
   end
-  local policy = redis.call('HMGET', key('j', j.id), 'retries', 'backoff', 'backoff_most', 'mem_factor',
-    'time_factor', 'retry_node')
+  j.policy = j.policy or redis.call('HMGET', key('j', j.id), 'retries', 'backoff', 'backoff_most',
+    'mem_factor', 'time_factor', 'retry_node')
+  local policy = j.policy
   if retries >= tonumber(policy[1] or 0) or (wish == 0 and policy[6] ~= '1') then return state, nil end
   class = next_class(j, class, state, tonumber(policy[4] or 0), tonumber(policy[5] or 0))
   if not class then return state, nil end
   retries = retries + 1
-  remember(j, pos, retries, requeues, class)
+  note(pos, retries, requeues, class)
   return PD, {class, wait_ms(tonumber(policy[2] or 0), tonumber(policy[3] or 0), retries, pos)}
 end
 
@@ -93,12 +119,10 @@ end
 local function put_back(j, pos, place)
   if place[2] > 0 then
     local at = NOW + place[2]
-    redis.call('ZADD', key('later', j.id), at, pos)
+    waits[#waits + 1] = string.format('%.0f', at)
+    waits[#waits + 1] = string.format('%.0f', pos)
     j.later = j.later + 1
-    if j.later_at == 0 or at < j.later_at then
-      j.later_at = at
-      set_due(j)
-    end
+    if j.later_at == 0 or at < j.later_at then j.later_at = at end
     return
   end
   push_again(j.id, pos, 1, false, place[1])
