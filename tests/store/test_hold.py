@@ -74,5 +74,5 @@ def test_promote_more_than_a_slice(cluster: Cluster) -> None:
     node = cluster.node(cpus=300)
     cluster.set_clock(START_MS + 10_000)
     assert cluster.call("promote")[0] == 256
-    assert node.store.housekeep() == 0
+    assert node.store.housekeep() == (0.0, [])
     assert len(node.claim_all()) == 300

@@ -38,9 +38,11 @@ end
 
 -- The class of the next attempt after it ended in `state`; nil when there is no more to give.
 local function next_class(j, class, state, mem_factor, time_factor)
+  if not (state == OOM and mem_factor > 1 or state == TO and time_factor > 1) then return class end
   local mem = parse_lane(class_lane(j, class)).mem
-  if state == OOM and mem_factor > 1 then
-    local most = largest_node(j)
+  if state == OOM then
+    j.most = j.most or largest_node(j)
+    local most = j.most
     if mem >= most or class >= 16 * MOST_STEPS then
       redis.call('HSET', key('j', j.id), 'why', 'out of memory with all that the largest node has')
       return nil
@@ -48,7 +50,7 @@ local function next_class(j, class, state, mem_factor, time_factor)
     local steps = math.floor(class / 16) + 1
     mem = math.min(round_up(parse_lane(j.lane).mem * mem_factor ^ steps), most)
     class = class + 16
-  elseif state == TO and time_factor > 1 and class % 16 < MOST_STEPS then class = class + 1
+  elseif class % 16 < MOST_STEPS then class = class + 1
   else return class end
   open_class(j, class, mem)
   return class
@@ -104,15 +106,18 @@ local function second_chance(j, pos, class, state, wish, used)
     note(pos, retries, requeues + 1, class)
     return PD, {class, 0}
   end
-  j.policy = j.policy or redis.call('HMGET', key('j', j.id), 'retries', 'backoff', 'backoff_most',
-    'mem_factor', 'time_factor', 'retry_node')
+  if not j.policy then
+    j.policy = redis.call('HMGET', key('j', j.id), 'retries', 'backoff', 'backoff_most',
+      'mem_factor', 'time_factor', 'retry_node')
+    for i = 1, 6 do j.policy[i] = tonumber(j.policy[i] or 0) end
+  end
   local policy = j.policy
-  if retries >= tonumber(policy[1] or 0) or (wish == 0 and policy[6] ~= '1') then return state, nil end
-  class = next_class(j, class, state, tonumber(policy[4] or 0), tonumber(policy[5] or 0))
+  if retries >= policy[1] or (wish == 0 and policy[6] ~= 1) then return state, nil end
+  class = next_class(j, class, state, policy[4], policy[5])
   if not class then return state, nil end
   retries = retries + 1
   note(pos, retries, requeues, class)
-  return PD, {class, wait_ms(tonumber(policy[2] or 0), tonumber(policy[3] or 0), retries, pos)}
+  return PD, {class, wait_ms(policy[2], policy[3], retries, pos)}
 end
 
 -- Into the list of its class, at once or when its time has come.
