@@ -24,11 +24,12 @@ PURE = {
     *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
     *("policy", "nodeinfo", "proof"),
 }
+PURE_FAMILIES = {"sweep"}
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
 #: Layer 2 that both the client's and the node's side use.
-SHARED = {"reach", "upstream", "activation", "tunnel_node", "serving", "periodic"}
+SHARED = {"points", "reach", "upstream", "activation", "tunnel_node", "serving", "periodic"}
 #: Who alone may import what from outside.
 OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli",
           "cronsim": "periodic"}  # fmt: skip
@@ -97,7 +98,7 @@ def family(name: str) -> str:
 
 def level(name: str) -> int:
     first = name.split(".")[0]
-    if first in PURE:
+    if first in PURE or family(name) in PURE_FAMILIES:
         return 0
     if first in RELATIVES or family(name) in FAMILIES:
         return 1
