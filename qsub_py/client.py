@@ -12,13 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import config as configuration
 from qsub_py import payload, reach
 from qsub_py.config import Config
-from qsub_py.errors import StoreBusy, StoreUnavailable
-from qsub_py.model import JobInfo, JobSpec, Outcome, State, Submission
+from qsub_py.errors import PayloadError, StoreBusy, StoreUnavailable
+from qsub_py.model import JobInfo, JobSpec, Outcome, Segments, State, Submission
 from qsub_py.proof import sign_schedule
 from qsub_py.reasons import explain, fitting_nodes, need_of
 from qsub_py.results import FOREVER_S, ended_outcomes
@@ -150,6 +151,20 @@ class Client:
             self._password = password
             self.store.link.retarget(url, password)
 
+    def spec(self, job: JobInfo) -> JobSpec:
+        """Return the verified spec of a job, a sweep's with all its tasks as they are now.
+
+        Raises JobNotFound, SignatureError, PayloadError.
+        """
+        data = self.ask(lambda store: store.signed_spec(job.id)).check(self.ring, self.cluster)
+        try:
+            spec = JobSpec.from_bytes(data)
+        except (TypeError, ValueError, KeyError) as error:
+            raise PayloadError(f"job {job.id} was made by another version of qsub_py") from error
+        if spec.sweep:
+            spec = replace(spec, segments=Segments(((0, max(job.total - 1, 0), 1),)))
+        return spec
+
     # -- submitting ------------------------------------------------------------------------
 
     def submit(
@@ -165,12 +180,14 @@ class Client:
         key: str = "",
         parcels: Sequence[Parcel] = (),
         plan: tuple[bytes, int, int, str] | None = None,
+        max_fails: str = "",
+        pages: Sequence[bytes] = (),
     ) -> int:
         """Create a job and return its id; with `key`, at most once for this user and key.
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
-        `spec.segments`. `parcels`: the files that the spec ships. `plan`: make a schedule
-        instead (`model.Submission.plan`). Raises PayloadError, SpecError
+        `spec.segments`. `parcels`: the files that the spec ships; `max_fails`, `pages`: see
+        Submission; `plan`: make a schedule instead (Submission.plan). Raises PayloadError, SpecError
         (a file has changed), StoreBusy (memory; or it is not known whether the job was accepted).
         """
         count = spec.segments.count if calls is None else 0
@@ -179,6 +196,7 @@ class Client:
             begin_at=begin_at, is_open=calls is not None,
             token=f"key:{spec.owner}:{key}" if key else "", plan=plan,
         )  # fmt: skip
+        sub = replace(sub, max_fails=max_fails, pages=tuple(pages))
         job, is_new = self.open_job(sub, parcels)
         if calls is not None:
             uid = sub.uid if is_new else self.ask(lambda store: store.spec(job)[2])

@@ -15,6 +15,7 @@ an old schema is never misread. The Lua files build the same names from the pref
     later:<id>       zset    position -> ms its next attempt may begin
     on:<id>          hash    node uid -> batches of the job it holds
     unfit:<id>       hash    node uid -> why the job cannot start there
+    grids:<id>       stream  one entry a grid that a sweep was given later; ID first position + 1
     args:<id>        stream  one entry a chunk of calls; its ID is first position + 1
     res:<id>         stream  one entry a finish batch; its ID is the entry number
     rx:<id>          string  4 bytes a task: number of the entry with its result
@@ -68,6 +69,9 @@ class Keys:
 
     def args(self, job: int) -> str:
         return f"{self.prefix}args:{job}"
+
+    def grids(self, job: int) -> str:
+        return f"{self.prefix}grids:{job}"
 
     def results(self, job: int) -> str:
         return f"{self.prefix}res:{job}"

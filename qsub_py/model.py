@@ -196,6 +196,10 @@ class JobSpec:
     #: What is done when a task fails, and before its time limit; None: nothing.
     retry: Retry | None = None
     notice: Notice | None = None
+    #: Parameters by position (`sweep.Sweep.plain`); then the indices are the positions.
+    sweep: dict[str, Any] = field(default_factory=dict)
+    #: A task whose file of this pattern is there has nothing to do.
+    skip_if_exists: str = ""
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -210,11 +214,15 @@ class JobSpec:
 
     def index(self, position: int) -> int:
         """Return the index of the task at `position`; without an array they are the same."""
-        return self.segments.index(position) if self.is_array else position
+        return self.segments.index(position) if self._is_numbered else position
 
     def position(self, index: int) -> int | None:
         """Return the position of the task called `index`, or None when it cannot be one."""
-        return self.segments.position(index) if self.is_array else index
+        return self.segments.position(index) if self._is_numbered else index
+
+    @property
+    def _is_numbered(self) -> bool:
+        return self.is_array and not self.sweep
 
     @classmethod
     def from_bytes(cls, data: bytes) -> JobSpec:
@@ -232,7 +240,8 @@ class JobSpec:
 
 
 #: Fields of a spec that version 0.1 did not know.
-_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice")
+_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice",
+          "sweep", "skip_if_exists")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +268,10 @@ class Submission:
     begin_at: float = 0.0
     #: Of a schedule: the signed rule, its first time (ms), most firings (0: any), overlap.
     plan: tuple[bytes, int, int, str] | None = None
+    #: The rest is cancelled when more tasks fail: "5", "10%"; "": never.
+    max_fails: str = ""
+    #: The rows of a sweep from a file, in pages; () when they stand in the spec.
+    pages: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +319,8 @@ class Outcome:
 
 
 RESULT_NONE, RESULT_VALUE, RESULT_ERROR, RESULT_BLOB_VALUE, RESULT_BLOB_ERROR = range(5)
+#: What a command printed as its last line of JSON.
+RESULT_JSON = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,3 +398,5 @@ class TaskInfo:
     node: str = ""
     started_at: float | None = None
     outcome: Outcome | None = None
+    #: In a sweep.
+    params: dict[str, Any] | None = None

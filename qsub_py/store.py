@@ -75,6 +75,8 @@ class Store(StoreViews):
         if len(function) > INLINE_BYTES:
             blobs = self.put_blob(function)
             shown["fnblob"], function = blobs, b""
+        shown |= self._sweep_fields(sub)
+        blobs = ",".join(filter(None, (blobs, str(shown.get("rows", "")))))
         reply = self._call(
             "schedule" if sub.plan else "submit", sub.token, sub.uid, sub.spec_bytes,
             sub.signature, sub.count, lane_of(spec), sub.priority, sub.limit, int(sub.is_held),
@@ -87,6 +89,28 @@ class Store(StoreViews):
         if reply[0] == b"lost":
             raise ShipLost(f"the files of this job are not on the server at {self.url}")
         return int(reply[1]), bool(reply[2])
+
+    def _sweep_fields(self, sub: Submission) -> dict[str, Argument]:
+        fields: dict[str, Argument] = {"maxfails": sub.max_fails} if sub.max_fails else {}
+        if sub.spec.sweep:
+            fields["sweep"] = 1
+        if sub.pages:
+            fields["rows"] = self.put_pieces(sub.pages)
+        return fields
+
+    def extend(
+        self, job: int, uid: str, first: int, count: int, grid: bytes, signature: bytes,
+        pages: Sequence[bytes] = (),
+    ) -> bool:  # fmt: skip
+        """Give a sweep more points; False when others did meanwhile. Doing it again is harmless."""
+        blob = self.put_pieces(pages) if pages else ""
+        reply = self._call("extend", job, uid, first, count, grid, signature, blob)
+        word = decoded(reply[0])
+        if word == "full":
+            raise full(self.url)
+        if word in _NOT_EXTENDED:
+            raise StoreError(_NOT_EXTENDED[word].format(job), hint="submit another job")
+        return word == "ok"
 
     def append(
         self,
@@ -186,7 +210,10 @@ class Store(StoreViews):
             if reply[0] == b"gone":
                 raise JobNotFound(f"there is no job {job}")
             if reply[0] == b"fate":
-                raise StoreError(f"job {job} was given up as a whole; submit it again")
+                raise StoreError(
+                    f"job {job} was given up as a whole, and some of its tasks have not ended yet",
+                    hint=f"wait for them: qwait {job}",
+                )
             count += int(reply[1])
         self._tend()
         return count
@@ -221,6 +248,13 @@ class Store(StoreViews):
         return [
             (names.get(decoded(uid), decoded(uid)), decoded(uid), int(seq)) for uid, seq in pairs
         ]
+
+
+_NOT_EXTENDED = {
+    "gone": "there is no job {}",
+    "single": "job {} is no sweep, so it has no points to add to",
+    "fate": "job {} was cancelled or given up as a whole, so it takes no more points",
+}
 
 
 def round_up_mem(size: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qsub_py.errors import JobNotFound, SignatureError, StoreError
@@ -17,6 +19,23 @@ INLINE_BYTES = 64 * 1024
 PIECE_BYTES = 1024 * 1024
 #: How long a blob lives that nothing refers to yet.
 BLOB_TTL_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Points that a sweep was given later, as they were signed."""
+
+    first: int
+    count: int
+    data: bytes
+    signature: bytes
+    #: Name of the blob with its rows, or "".
+    blob: str
+
+
+def _grid(number: bytes, row: dict[bytes, bytes]) -> Grid:
+    first = int(number.split(b"-")[0]) - 1
+    return Grid(first, int(row[b"n"]), row[b"d"], row[b"s"], row[b"b"].decode())
 
 
 class StoreCore:
@@ -53,6 +72,21 @@ class StoreCore:
         if not pieces:
             raise StoreError(f"the data {name} are gone from the server")
         return b"".join(pieces)
+
+    def put_pieces(self, pieces: Sequence[bytes]) -> str:
+        """Store these pieces as a blob, kept for an hour unless a submit refers to them."""
+        name = os.urandom(8).hex()
+        key = self.keys.blob(name)
+        for number, piece in enumerate(pieces):
+            self.link.pipeline([("HSET", key, number, piece), ("EXPIRE", key, BLOB_TTL_S)])
+        return name
+
+    def piece(self, name: str, number: int) -> bytes:
+        """Return one piece of a blob as it was stored; StoreError when it is gone."""
+        found: bytes | None = self.link.command("HGET", self.keys.blob(name), number)
+        if found is None:
+            raise StoreError(f"the data {name} are gone from the server")
+        return found
 
     def put_result(self, result: bytes) -> bytes:
         """Store a large result, also on a full server; return the reference (48 bytes) to it."""
@@ -103,6 +137,20 @@ class StoreCore:
         entry = pairs(fields)
         data = self.blob(entry[b"b"].decode()) if entry[b"b"] else entry[b"d"]
         return int(number.split(b"-")[0]) - 1, int(entry[b"n"]), data, entry[b"s"]
+
+    def rows_blob(self, job: int) -> str:
+        """Return the name of the blob with the rows of a job's sweep, or ""."""
+        found: bytes | None = self.link.command("HGET", self.keys.job(job), "rows")
+        return (found or b"").decode()
+
+    def grids(self, job: int, position: int | None = None) -> list[Grid]:
+        """Return what a sweep was given later: all, or what holds this position."""
+        key = self.keys.grids(job)
+        if position is None:
+            reply = self.link.command("XRANGE", key, "-", "+")
+        else:
+            reply = self.link.command("XREVRANGE", key, f"{position + 1}-0", "-", "COUNT", 1)
+        return [_grid(number, pairs(fields)) for number, fields in reply]
 
     def purge(self, before: float) -> int:
         """Delete jobs that ended before this time; returns how many steps were done."""

@@ -29,7 +29,7 @@ if schedule then
 end
 redis.call('UNLINK', key('j', id), key('st', id), key('at', id), key('ct', id), key('again', id), key('rt', id), key('later', id),
   key('on', id), key('unfit', id), key('args', id), key('res', id), key('rx', id), key('tail', id),
-  key('files', id), key('blobs', id))
+  key('files', id), key('blobs', id), key('grids', id))
 redis.call('ZREM', P .. 'ended', id)
 redis.call('ZREM', P .. 'due', id)
 return 1

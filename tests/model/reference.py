@@ -14,6 +14,7 @@ from qsub_py.policy import HOLD, REQUEUE, TRY_AGAIN, Retry
 from store.driver import LOST, RETURNED
 
 ENDS = {3: "CD", 4: "F", 5: "CA", 6: "TO", 8: "NF"}
+FAILED = ("F", "TO", "NF")
 LAPSED = 13
 #: (node, slot, job, first, attempt, epoch): the fencing token.
 Key = tuple[str, int, int, int, int, int]
@@ -42,6 +43,9 @@ class Job:
     is_open: bool
     is_held: bool
     tasks: list[Task]
+    #: More failures than this cancel the rest; None: never.
+    max_fails: int | None = None
+    is_sweep: bool = False
     fate: str = ""
     unfit: set[str] = field(default_factory=set)
     retry: Retry | None = None
@@ -133,6 +137,7 @@ class Model:
         while stays > key[3] and codes.get(stays - 1) == RETURNED:
             stays -= 1
         job, accepted = self.jobs[key[2]], 0
+        failed = job.count(*FAILED)
         for position, task in self.held(key):
             if code := codes.get(position, 0):
                 self._leave_one(job, task, code, position >= stays)
@@ -141,6 +146,9 @@ class Model:
             self.batches[key] = (stays, cpus, devices)
         if not self.held(key):
             del self.batches[key]
+        is_worse = job.count(*FAILED) > failed and not job.fate and job.count("PD", "R", "CG")
+        if is_worse and job.max_fails is not None and job.count(*FAILED) > job.max_fails:
+            self.doom(job, "CA")
         return accepted
 
     def _leave_one(self, job: Job, task: Task, code: int, is_tail: bool) -> None:
@@ -250,8 +258,15 @@ class Model:
             self.doom(job, "F")
         return accepted
 
+    def extend(self, number: int, count: int) -> None:
+        """Give a sweep more tasks."""
+        self.jobs[number].tasks += [Task() for _ in range(count)]
+
     def requeue(self, number: int, first: int, last: int, states: set[str]) -> None:
-        """Run ended tasks again."""
+        """Run ended tasks again; a job that was given up is so no more."""
+        if self.jobs[number].fate:
+            self.jobs[number].fate = ""
+            self.jobs[number].unfit.clear()
         for task in self.jobs[number].tasks[first : last + 1]:
             if task.state in states:
                 if task.state == "NF":

@@ -105,6 +105,7 @@ class Machine(RuleBasedStateMachine):
         "is_held": st.sampled_from([False, False, False, True]),
         "priority": st.integers(-1, 1), "owner": st.sampled_from(["ann", "bob"]),
         "retry": st.sampled_from(RETRIES),
+        "max_fails": st.sampled_from(["", "", "0", "2"]), "sweep": st.sampled_from([{}, {"x": 1}]),
     }))  # fmt: skip
     def submit(self, count: int, options: dict[str, Any]) -> None:
         token = f"t{next(self.tokens)}"
@@ -114,6 +115,7 @@ class Machine(RuleBasedStateMachine):
         self.model.jobs[job] = Job(
             options["cpus"], options["gpus"], options["limit"], options["requeue"],
             options["is_open"], options["is_held"], [Task() for _ in range(count)],
+            int(options["max_fails"]) if options["max_fails"] else None, bool(options["sweep"]),
             retry=options["retry"],
         )  # fmt: skip
         self.sent[token]["job"] = job
@@ -151,6 +153,28 @@ class Machine(RuleBasedStateMachine):
         job.is_open = job.is_open and not close
 
     @precondition(lambda self: self.model.jobs)
+    @rule(which=PICK, count=st.integers(1, 4), back=st.integers(-1, 1))
+    def extend(self, which: int, count: int, back: int) -> None:
+        number, job = pick(which, self.model.jobs.items())
+        first = max(0, len(job.tasks) - back)
+        uid = self.cluster.uid(number)
+        signature = f"{next(self.tokens)}".encode()
+
+        def call() -> bool:
+            return self.cluster.store.extend(number, uid, first, count, b"{}", signature)
+
+        if not job.is_sweep or job.fate:
+            with pytest.raises(StoreError):
+                call()
+            return
+        is_next = first == len(job.tasks)
+        assert call() == is_next
+        assert self.cluster.changes(call) == {}
+        if is_next:
+            self.model.extend(number, count)
+            self.check_woken(number)
+
+    @precondition(lambda self: self.model.jobs)
     @rule(which=PICK, ranges=st.lists(
         st.tuples(st.integers(0, 13), st.integers(0, 4)), min_size=1, max_size=2
     ), whole=RARELY)  # fmt: skip
@@ -183,7 +207,7 @@ class Machine(RuleBasedStateMachine):
         number, job = pick(which, self.model.jobs.items())
         mask = {State.from_short(short) for short in states}
         span = (first, min(first + more, len(job.tasks) - 1))
-        if job.fate:
+        if job.fate and not job.has_ended:
             with pytest.raises(StoreError):
                 self.cluster.store.requeue(number, [span], mask)
             return
@@ -478,6 +502,7 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
             "is_open": chance.random() < 0.2, "is_held": chance.random() < 0.1,
             "priority": chance.randint(-1, 1), "owner": chance.choice(["ann", "bob"]),
             "retry": chance.choice(RETRIES),
+            "max_fails": chance.choice(["", "", "", "3"]), "sweep": chance.choice([{}, {"x": 1}]),
         }  # fmt: skip
 
     def big() -> int:
@@ -497,6 +522,7 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
         (4, lambda: machine.submit(chance.randint(1, 12), options())),
         (2, lambda: machine.submit_again(big())),
         (2, lambda: machine.append(big(), chance.randint(0, 4), chance.randint(-1, 3), maybe(0.2))),
+        (2, lambda: machine.extend(big(), chance.randint(1, 4), chance.randint(-1, 1))),
         (2, lambda: machine.cancel(big(), ranges(), maybe(0.15))),
         (1, lambda: machine.hold_or_release(big(), maybe(0.3))),
         (2, lambda: machine.requeue(big(), chance.randrange(9), 12, {"CD", "F", "CA", "NF"})),

@@ -6,7 +6,7 @@ import pytest
 
 from qsub_py.errors import JobNotFound, StoreError
 from qsub_py.model import State
-from store.driver import CA, CD, LOST, START_MS, Cluster, F, Node
+from store.driver import CA, CD, LOST, RETURNED, START_MS, Cluster, F, Node
 
 LANE = "1|0|0|main|||ann"
 
@@ -83,11 +83,59 @@ def test_crashes_are_forgotten(cluster: Cluster, node: Node) -> None:
 
 
 def test_given_up_as_a_whole(cluster: Cluster, node: Node) -> None:
-    job = cluster.submit(2)
-    [batch] = node.claim()
+    job = cluster.submit(8)
+    first, second = node.claim(2, {job: 2})
+    node.finish(first, [F, CD])
+    cluster.store.cancel(job, [(5, 5)], by="ann")
     cluster.store.cancel(job, None, by="ann")
-    node.end(batch, CA)
-    with pytest.raises(StoreError, match="given up as a whole"):
-        cluster.store.requeue(job, [(0, 1)], {State.CANCELLED})
+    with pytest.raises(StoreError, match="have not ended yet"):
+        cluster.store.requeue(job, [(0, 7)], {State.CANCELLED})
+    node.end(second, CA)
+    assert cluster.states(job) == "F CD CA CA CA CA CA CA"
+    cluster.once(lambda: cluster.store.requeue(job, [(0, 6)], {State.FAILED}))
+    assert cluster.states(job) == "PD CD CA CA CA CA CA CA"
+    assert cluster.store.job(job).reason == ""
+    [batch] = node.claim(8, {job: 8})
+    node.end(batch)
+    cluster.once(lambda: cluster.store.requeue(job, [(3, 6)], {State.CANCELLED}))
+    assert cluster.states(job) == "CD CD CA PD PD PD PD CA"
+    for batch in node.claim_all({job: 8}):
+        node.end(batch)
+    assert cluster.states(job) == "CD CD CA CD CD CD CD CA"
     with pytest.raises(JobNotFound):
         cluster.store.requeue(9, [(0, 1)], {State.CANCELLED})
+
+
+def test_no_node_could_start_it(cluster: Cluster, node: Node) -> None:
+    job = cluster.submit(10_000)
+    cluster.store.cancel(job, [(9_000, 9_499)], by="ann")
+    [batch] = node.claim(1, {job: 2})
+    assert node.store.give_back(batch, bytes([RETURNED] * 2), "no such directory") == 2
+    assert cluster.store.job(job).counts[State.FAILED] == 9_500
+    cluster.once(lambda: cluster.store.requeue(job, [(0, 9_999)], {State.FAILED}))
+    info = cluster.store.job(job)
+    assert (info.counts[State.PENDING], info.counts[State.CANCELLED]) == (9_500, 500)
+    assert (info.unfit, info.reason, info.has_ended) == ({}, "", False)
+    total = 0
+    while batches := node.claim(1, {job: 256}):
+        total += node.end(batches[0])
+    assert total == 9_500 and cluster.store.job(job).has_ended
+
+
+def test_a_fate_is_lifted_in_slices(cluster: Cluster, node: Node) -> None:
+    job = cluster.submit(20_000)
+    [batch] = node.claim(1, {job: 6_000})
+    node.end(batch, RETURNED)
+    cluster.store.cancel(job, None, by="ann")
+    before = cluster.states(job)
+    assert cluster.call("requeue", job, 0, 19_999, "|5|") == [b"ok", 0]
+    assert cluster.states(job) == before
+    cluster.call("tend")
+    assert cluster.states(job) == before
+    assert cluster.store.job(job).counts[State.CANCELLED] == 20_000
+    while cluster.call("tend"):
+        pass
+    assert cluster.store.job(job).counts[State.PENDING] == 20_000
+    while batches := node.claim(8, {job: 256}):
+        assert all(batch.attempt in (1, 2) and node.end(batch) for batch in batches)
+    assert cluster.store.job(job).counts[State.COMPLETED] == 20_000

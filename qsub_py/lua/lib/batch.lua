@@ -148,10 +148,26 @@ local function leave(j, b, codes)
   return table.concat(ok), ended, accepted - ended, accepted
 end
 
+local function failed_tasks(c) return c.c4 + c.c6 + c.c7 + c.c8 end
+
+-- Give up a job of which more tasks have failed than may (maxfails: "5", "10%"). That its nodes
+-- shall end what they run is told by the next slice of `todo`.
+local function stop_hopeless(j)
+  local most = redis.call('HGET', key('j', j.id), 'maxfails')
+  if not most or ended_tasks(j) == j.n then return end
+  local number, percent = string.match(most, '(%d+)(%%?)')
+  number = tonumber(number)
+  if failed_tasks(j) <= (percent == '%' and j.n * number / 100 or number) then return end
+  redis.call('HSET', key('j', j.id), 'why', 'more than ' .. most .. ' of its tasks failed (--max-fails)')
+  doom(j, CA)
+  if j.c2 > 0 then redis.call('RPUSH', P .. 'todo', 'tell|' .. j.id .. '|0|0|--max-fails') end
+end
+
 -- Write down what `leave` did to a job and its batch. `was_ready`: before it, so that nodes hear
 -- of a job whose limit has room again.
 local function left_batch(uid, b, j, node, again, was_ready)
   if b.left <= 0 then free_batch(uid, b, node) else save_batch(uid, b) end
+  if j.fate == 0 and failed_tasks(j) > failed_tasks(j.was) then stop_hopeless(j) end
   settle(j)
   if again > 0 or not was_ready then offer(j) end
 end

@@ -75,6 +75,56 @@ local function requeue_slice(j, a, b, mask)
   return stop + 1, n
 end
 
+-- Let the cursor pass what was cancelled beyond it within a..b, so that it has bytes.
+local function pass_cancelled(j, a, b)
+  local cut, to = intervals(j.id), j.cursor
+  for i = 1, #cut do
+    if cut[i][1] <= b and cut[i][2] >= a then to = math.max(to, math.min(cut[i][2], b) + 1) end
+  end
+  if to > j.cursor then pass(j, to) end
+end
+
+-- Write down, from position a on, what the fate of an ended job says of tasks that never ran; the
+-- fate goes when all have bytes or, cancelled, stand in an interval. Returns the next position,
+-- nil when it is done. The tasks show the same states all along.
+local LIFTED = 4096
+local function lift_slice(j, a)
+  if j.fate == 0 then return nil end
+  if a < j.cursor then
+    local bytes, shown = states_of(j.id, a, math.min(LIFTED, j.cursor - a)), {}
+    for byte = 0, 15 do shown[string.char(byte)] = string.char(j.fate * 16 + byte) end
+    redis.call('SETRANGE', key('st', j.id), a, (string.gsub(bytes, '[%z\1-\15]', shown)))
+    return a + #bytes
+  end
+  if j.cursor < j.n and j.fate ~= CA then
+    pass(j, math.min(j.n, j.cursor + LIFTED))
+    return a
+  end
+  if j.cursor < j.n then
+    redis.call('HSET', key('j', j.id), 'cx', string.format('%.0f-%.0f', j.cursor, j.n - 1))
+  end
+  j.fate, j.unfit = 0, 0
+  redis.call('HDEL', key('j', j.id), 'why')
+  redis.call('UNLINK', key('unfit', j.id), key('again', j.id))
+  return nil
+end
+
+-- One slice of what follows a job that was given up; returns the record that goes on, or nil.
+local function do_given_up(verb, j, a, b, word)
+  if verb == 'tell' then
+    bury(j)
+    order_holders(j.id, cancel_order(j, 0, -1, word))
+    settle(j)
+    return nil
+  end
+  local after = lift_slice(j, a)
+  local first, mask = string.match(word, '(%d+)(.*)')
+  if not after and string.find(mask, '|' .. CA .. '|', 1, true) then pass_cancelled(j, tonumber(first), b) end
+  settle(j)
+  if after then return table.concat({verb, j.id, string.format('%.0f', after), string.format('%.0f', b), word}, '|') end
+  return table.concat({'requeue', j.id, first, string.format('%.0f', b), mask}, '|')
+end
+
 local function do_slice(verb, j, a, b, word)
   local after
   if verb == 'cancel' then
@@ -102,6 +152,11 @@ local function do_todo()
   a, b = tonumber(a), tonumber(b)
   local j = load(id)
   local good, after = false, nil
+  if j and (verb == 'tell' or verb == 'lift') then
+    good, after = pcall(do_given_up, verb, j, a, b, word)
+    if good and after then redis.call('LSET', P .. 'todo', 0, after) else redis.call('LPOP', P .. 'todo') end
+    return true
+  end
   if j and j.fate == 0 then good, after = pcall(do_slice, verb, j, a, b, word) end
   if good and after and after > a and after <= math.min(b, j.cursor - 1) then
     redis.call('LSET', P .. 'todo', 0, table.concat({verb, id, string.format('%.0f', after),
