@@ -6,6 +6,7 @@ import it late.
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError
@@ -16,6 +17,7 @@ from qsub_py.model import (
     RESULT_BLOB_ERROR,
     RESULT_BLOB_VALUE,
     RESULT_ERROR,
+    RESULT_JSON,
     RESULT_NONE,
     Outcome,
     State,
@@ -61,7 +63,7 @@ _BY_STATE: dict[State, tuple[type[BaseException], str]] = {
 
 
 def load_result(outcome: Outcome, fetch: Fetch | None = None) -> Any:
-    """Return the value of a verified outcome (None for a command), or raise its failure.
+    """Return the value of a verified outcome (a command's last line of JSON) or raise its failure.
 
     `fetch` reads results that were too large to stand in the outcome, by their reference.
     """
@@ -75,6 +77,8 @@ def load_value(outcome: Outcome, fetch: Fetch | None = None) -> Any:
     """Return the value of an outcome known to be COMPLETED."""
     if outcome.result_kind == RESULT_NONE:
         return None
+    if outcome.result_kind == RESULT_JSON:
+        return json.loads(outcome.result)
     return pickle.loads(_result_bytes(outcome, fetch))
 
 

@@ -20,6 +20,7 @@ from qsub_py.node.launch import REQUEUE_EXIT, Launcher, Output, Task
 from qsub_py.node.limits import Limits
 from qsub_py.node.memory import Watched
 from qsub_py.node.processes import Tree, prefer_for_oom, stat_of
+from qsub_py.node.tickets import excused
 from qsub_py.node.wire import Header, Item
 from qsub_py.node.workplace import Hold, Timer, Workplace, now
 
@@ -77,12 +78,20 @@ class CommandRun:
             if self._current.hold.paused and not doomed and self._place.fence.is_open(now()):
                 self._resume_from_fence(self._current)
             return
-        if not self._waiting:
-            self._over()
-            return
         moment = now()
         if self._place.fence.is_open(moment):
+            self._skip(moment)
+        if not self._waiting:
+            self._over()
+        elif self._place.fence.is_open(moment):
             self._start(self._waiting.popleft(), moment)
+
+    def _skip(self, moment: float) -> None:
+        """End the next tasks at once whose file is there already."""
+        while self._waiting and (why := excused(self._waiting[0])):
+            item = Item(self._waiting.popleft()["pos"], "COMPLETED", moment, moment, why=why)
+            more = bool(self._waiting)
+            self._place.ledger.end(self.batch.entry, item, b"", moment, more=more)
 
     def _start(self, task: Task, moment: float) -> None:
         entry = self.batch.entry

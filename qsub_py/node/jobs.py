@@ -19,10 +19,13 @@ from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
+from qsub_py.node.sweeps import Special
 from qsub_py.payload import pack_chunk
+from qsub_py.points import Points
 from qsub_py.policy import Retry
 from qsub_py.signing import Keyring, verify
 from qsub_py.store_node import Chunk, NodeStore
+from qsub_py.sweep_fill import fill
 from qsub_py.text import expand_pattern
 
 #: A batch is made as long as this many seconds of work.
@@ -70,6 +73,8 @@ class Job:
     common: dict[str, Any] = field(default_factory=dict)
     #: Verified chunks of calls by first position: (count, bytes).
     chunks: OrderedDict[int, tuple[int, bytes]] = field(default_factory=OrderedDict)
+    #: What is not the same for all tasks; None in an ordinary array.
+    special: Special | None = None
 
     def learn(self, seconds: float, tasks: int) -> None:
         """Fit the size of the next batches to what `tasks` tasks took: double, or shrink."""
@@ -121,6 +126,7 @@ class Jobs:
             except (TypeError, ValueError, KeyError) as error:
                 raise CannotStart(f"its spec is of another version of qsub_py ({error})") from error
             job = Job(batch.job, uid, spec, schedule=signed.schedule, due_at=signed.due_ms / 1000)
+            job.special = self._special(job)
             job.path = self._spool(job)
             job.common = self._common(job)
             self._jobs[uid] = job
@@ -128,6 +134,14 @@ class Jobs:
                 self._drop(next(iter(self._jobs)))
         self._jobs.move_to_end(batch.uid)
         return job
+
+    def _special(self, job: Job) -> Special | None:
+        spec, points = job.spec, None
+        if spec.sweep:
+            points = Points(lambda request: request(self._store), self._ring, self._store.cluster,
+                            job=job.id, uid=job.uid, sweep=spec.sweep)  # fmt: skip
+        is_special = points is not None or spec.skip_if_exists
+        return Special(job.id, spec, points, self._settings.name) if is_special else None
 
     def _drop(self, uid: str) -> None:
         self._jobs.pop(uid)
@@ -176,6 +190,12 @@ class Jobs:
             self._told.add(key)
             header["common"] = {**job.common, "limit_s": time_s, "mem_bytes": mem_bytes}
         return header, body
+
+    def doubt(self) -> None:
+        """Read anew what may be another after the server lost its last writes."""
+        for job in self._jobs.values():
+            if job.special is not None:
+                job.special.forget()
 
     def tell_again(self) -> None:
         """Take it that the keeper knows no job: it is another one, or has a new connection."""
@@ -243,7 +263,10 @@ class Jobs:
         return common | {"argv": self._argv(job)}
 
     def _task(self, job: Job, position: int) -> dict[str, Any]:
-        task = {"pos": position, "env": {"QSUB_TASK_ID": str(job.spec.index(position))}}
+        env = {"QSUB_TASK_ID": str(job.spec.index(position))}
+        task: dict[str, Any] = {"pos": position, "env": env}
+        if job.special is not None:
+            job.special.dress(task, position, job.common["argv"])
         return task | output_files(job, position, self._settings.name)
 
     def _argv(self, job: Job) -> list[str]:
@@ -259,6 +282,13 @@ class Jobs:
         return [*head, *spec.argv]
 
     def _calls(self, job: Job, batch: Batch) -> tuple[Any, list[tuple[int, int]], bytes]:
+        if job.special is not None and job.special.is_sweep:
+            data = job.special.chunk(range(batch.first, batch.first + batch.count))
+            return (
+                [self._call_task(job, batch.first + at, 0, at) for at in range(batch.count)],
+                [(0, len(data))],
+                data,
+            )
         if job.spec.is_bare_call:
             bare = [self._call_task(job, batch.first + at, 0, 0) for at in range(batch.count)]
             return bare, [(0, len(_BARE_CALL))], _BARE_CALL
@@ -276,7 +306,7 @@ class Jobs:
             where.append((at, stop - at, at - first))
             at = stop
         parts = job.spec.segments.parts
-        compact = len(chunks) == 1 and not job.spec.output and len(parts) == 1
+        compact = len(chunks) == 1 and not job.spec.output and len(parts) == 1 and not job.special
         if compact:
             first, count, offset = where[0]
             tasks = {"first": first, "count": count, "chunk": 0, "at": offset,
@@ -291,9 +321,11 @@ class Jobs:
 
     def _call_task(self, job: Job, position: int, chunk: int, at: int) -> dict[str, Any]:
         index = job.spec.index(position)
-        env = {"QSUB_TASK_ID": str(index)}
-        return {"pos": position, "index": index, "env": env, "chunk": chunk, "at": at,
-                **output_files(job, position, self._settings.name)}  # fmt: skip
+        task: dict[str, Any] = {"pos": position, "index": index, "chunk": chunk, "at": at}
+        task["env"] = {"QSUB_TASK_ID": str(index)}
+        if job.special is not None:
+            job.special.dress(task, position, [])
+        return task | output_files(job, position, self._settings.name)
 
     def _chunk(self, job: Job, position: int) -> tuple[int, int, bytes]:
         for first, (count, data) in reversed(job.chunks.items()):
@@ -348,6 +380,8 @@ def output_files(job: Job, position: int, node: str) -> dict[str, Any]:
                 pattern, job=job.id, index=spec.index(position), name=spec.name, user=spec.owner,
                 node=node, is_array=spec.is_array,
             )  # fmt: skip
+            if job.special is not None:
+                files[name] = fill(files[name], job.special.params(position))
     if "private" in job.common:
         return split_outputs(files)
     return {name: os.path.join(spec.cwd, path) for name, path in files.items()}

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, Batch, State
+from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, RESULT_JSON, Batch, State
 from qsub_py.node.wire import Item
 from qsub_py.outcomes import Columns, pack_columns
 from qsub_py.policy import REQUEUE, Retry
 from qsub_py.signing import Keyring, sign
 from qsub_py.store_core import INLINE_BYTES
 from qsub_py.store_node import LOST, RETURNED, NodeStore, Report
+from qsub_py.sweep_output import LOOK_BYTES, last_json
 
 #: How long the server is given to bring what it took to its disk.
 SETTLE_S = 3.0
@@ -218,19 +219,24 @@ class ReportMaker:
         if not entry.items:
             return Report(entry.batch, entry.codes())
         blobs: list[str] = []
-        data = pack_columns(self._columns(entry, blobs))
+        tails, printed = _printed(entry.items)
+        data = pack_columns(self._columns(entry, blobs, printed))
         signature = sign(self._ring.current, "result", self._store.cluster, entry.batch.uid, data)
         retry = None if entry.is_all_well() else self._policy(entry.batch)
         return Report(entry.batch, entry.codes(retry), data, signature, _bad_exits(entry.items),
-                      (*blobs, *entry.blobs), tuple(_tails(entry.items)),
+                      (*blobs, *entry.blobs), tuple(tails),
                       tuple((at, note, size) for at, (note, size) in entry.notes.items())
                       )  # fmt: skip
 
-    def _columns(self, entry: Entry, blobs: list[str]) -> Columns:
+    def _columns(
+        self, entry: Entry, blobs: list[str], printed: dict[int, bytes]
+    ) -> Columns:  # fmt: skip
         items = [item for item, _ in entry.items]
         kinds, results = [], []
         for item, result in entry.items:
             kind, result = self._stored(item, result, blobs)
+            if item.pos in printed:
+                kind, result = RESULT_JSON, printed[item.pos]
             kinds.append(kind)
             results.append(result)
         n, off = len(items), self.offset_s
@@ -263,15 +269,26 @@ def exit_code(item: Item) -> int:
     return by_state.get(item.state) or (128 + item.signal if item.signal else item.exit or 1)
 
 
-def _tails(items: Iterable[tuple[Item, bytes]]) -> list[tuple[int, bytes]]:
-    found = []
+def _printed(
+    items: Iterable[tuple[Item, bytes]],
+) -> tuple[list[tuple[int, bytes]], dict[int, bytes]]:
+    """Return the tails of the outputs, and by position what commands printed as their result."""
+    tails, printed = [], {}
     for item, _ in items:
-        if item.out and item.out_size:
+        if not item.out or not item.out_size:
+            continue
+        if item.state == "COMPLETED" and item.kind == 0:
+            end = _read_tail(item, LOOK_BYTES)
+            found = last_json(end)
+            if found is not None:
+                printed[item.pos] = found
+            tail = end[-_TAIL_BYTES:]
+        else:
             most = _TAIL_BYTES if item.state == "COMPLETED" else _FAILED_TAIL_BYTES
             tail = _read_tail(item, most)
-            if tail:
-                found.append((item.pos, tail))
-    return found
+        if tail:
+            tails.append((item.pos, tail))
+    return tails, printed
 
 
 def _read_tail(item: Item, most: int) -> bytes:

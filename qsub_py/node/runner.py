@@ -45,6 +45,7 @@ from qsub_py.node.tickets import (
     TICKETS,
     UNFIT,
     CannotUnpack,
+    excused,
 )
 
 _FRAME_HEAD = struct.Struct("<II")
@@ -170,6 +171,10 @@ class Runner:
             self._heed(self._signal)  # the call before may have set a handler of its own
         start = _clock(_CLOCK)
         MARK_LAYOUT.pack_into(self._mark, 0, batch.serial, index, start, self._output.at)
+        if not batch.compact and (why := excused(batch.tasks[index])):
+            verdict = ["COMPLETED", 0, 0, why]
+            self._report(batch, index, (start, start), verdict, b"", ("", 0, None, None))
+            return
         try:
             args, kwargs = batch.arguments(index)
             if batch.compact:

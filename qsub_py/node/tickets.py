@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from typing import Any
 
 #: The runner's descriptors: a socket, the pipe of tickets, the pipe of results, the mark file.
 CONTROL, TICKETS, RESULTS, MARK = 3, 4, 5, 6
@@ -18,3 +20,9 @@ MARK_LAYOUT = struct.Struct("<QQdQ")
 
 class CannotUnpack(Exception):
     """The function or the arguments cannot be unpickled on this node."""
+
+
+def excused(task: dict[str, Any]) -> str:
+    """Return why a task has nothing to do: the file it would make is there; else ""."""
+    path: str = task.get("skip") or ""
+    return f"skipped: {path} exists" if path and os.path.exists(path) else ""
