@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsub_py import client as clients
 from qsub_py.client import Client
@@ -17,6 +17,9 @@ from qsub_py.globs import check_glob
 from qsub_py.model import JobInfo, Outcome, State
 from qsub_py.results import OrderedRows, fetcher, row_outcome
 from qsub_py.store import CancelReply
+
+if TYPE_CHECKING:
+    from qsub_py.result_rows import Row
 
 
 class Job:
@@ -128,29 +131,36 @@ class Job:
             raise FetchError("; ".join(errors))
         return [Path(path) for path in paths]
 
-    def to_frame(self) -> Any:
-        """Return the tasks that have ended as a pandas DataFrame, with their values.
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for each task: parameters, state, exit code, result; no waiting."""
+        from qsub_py.result_rows import rows
 
-        Columns: task, state, value, error, node, attempt, started_at, ended_at (epoch
+        info = self.info()
+        return rows(self._client, info, self._client.spec(info))
+
+    def to_frame(self) -> Any:
+        """Return the tasks that have ended as a pandas DataFrame, a row each.
+
+        Columns: task, the parameters, state, exit_code, wall_s, the items of a result that is a
+        dictionary (another is `value`), error, node, attempt, started_at, ended_at (epoch
         seconds), cpu_s, max_rss_bytes. Raises ImportError without pandas.
         """
         import pandas
 
-        fetch = fetcher(self._client)
-        return pandas.DataFrame([_frame_row(outcome, fetch) for outcome in self.outcomes()])
+        found = (_frame_row(row) for row in self.rows())
+        return pandas.DataFrame([row for row in found if row is not None])
 
 
-def _frame_row(outcome: Outcome, fetch: Any) -> dict[str, Any]:
-    failure = load_failure(outcome, fetch)
+def _frame_row(row: Row) -> dict[str, Any] | None:
+    end = row.outcome
+    if end is None:
+        return None
+    results = row.results()
+    if row.has_value and not isinstance(row.value, dict):
+        results = {"value": row.value}
     return {
-        "task": outcome.position,
-        "state": outcome.state.name,
-        "value": load_value(outcome, fetch) if failure is None else None,
-        "error": "" if failure is None else f"{type(failure).__name__}: {failure}",
-        "node": outcome.node,
-        "attempt": outcome.attempt,
-        "started_at": outcome.started_at,
-        "ended_at": outcome.ended_at,
-        "cpu_s": outcome.cpu_s,
-        "max_rss_bytes": outcome.max_rss_bytes,
-    }
+        "task": row.index, **row.params, "state": row.state.name, "exit_code": row.exit_code,
+        "wall_s": row.wall_s, **results, "error": row.error, "node": end.node,
+        "attempt": end.attempt, "started_at": end.started_at, "ended_at": end.ended_at,
+        "cpu_s": end.cpu_s, "max_rss_bytes": end.max_rss_bytes,
+    }  # fmt: skip

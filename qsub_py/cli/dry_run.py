@@ -9,8 +9,14 @@ from qsub_py.cli import periodic
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
 from qsub_py.shipping import describe as describe_parcel
+from qsub_py.sweep import Sweep, from_plain
+from qsub_py.sweep_fill import fill, text_of
+from qsub_py.sweep_rows import PageReader
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration, format_size
+
+#: So many tasks of a sweep are shown.
+_FIRST = 5
 
 
 def describe(draft: Draft) -> str:
@@ -33,8 +39,33 @@ def describe(draft: Draft) -> str:
     rows += [("fetches", pattern) for pattern in spec.fetch]
     rows += [("again", periodic.describe(draft))] if draft.rule else []
     rows += [("on failure", line) for line in failure_lines(spec)]
+    rows += [("stops", f"when more than {draft.max_fails} of the tasks have failed")] * bool(
+        draft.max_fails
+    )
+    rows += _first_tasks(draft)
     rows += [("note", note) for note in draft.notes]
     return "\n".join(f"{name:<13}{safe(value)}" for name, value in rows)
+
+
+def sweep_of(draft: Draft) -> Sweep | None:
+    """Return the sweep of a draft, its rows at hand."""
+    if not draft.spec.sweep:
+        return None
+    return from_plain(draft.spec.sweep, lambda sha: PageReader(sha, lambda n: draft.pages[n]))
+
+
+def _first_tasks(draft: Draft) -> list[tuple[str, str]]:
+    sweep, spec = sweep_of(draft), draft.spec
+    rows = []
+    for position in range(min(sweep.count, _FIRST) if sweep is not None else 0):
+        assert sweep is not None
+        params = sweep.at(position)
+        values = " ".join(f"{name}={text_of(value)}" for name, value in params.items())
+        words = shlex.join(fill(word, params) for word in spec.argv)
+        rows.append((f"task {position}", f"{values}  {words}".rstrip()))
+    if sweep is not None and sweep.count > _FIRST:
+        rows.append(("...", f"and {sweep.count - _FIRST} more"))
+    return rows
 
 
 def _runs(spec: JobSpec) -> str:
@@ -54,6 +85,10 @@ def _tasks(draft: Draft) -> str:
     spec = draft.spec
     if not spec.is_array:
         return "1"
+    sweep = sweep_of(draft)
+    if sweep is not None:
+        drawn = f" of {sweep.grid}, seed {sweep.sample[1]}" if sweep.sample else ""
+        return f"{sweep.count}{drawn} ({', '.join(sweep.names)})"
     return f"{spec.segments.count} ({format_array(spec.segments, draft.limit, width=60)})"
 
 

@@ -12,6 +12,7 @@ from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.reasons import Line, explain
+from qsub_py.sweep import from_plain
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration
 
@@ -80,6 +81,7 @@ def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[
         ("error", spec.error or "with the output"),
         ("tasks", f"{job.total}" + (f" ({format_array(spec.segments, job.limit, width=60)})"
                                     if job.is_array else "")),
+        ("parameters", ", ".join(sweep_names(spec))), ("skip if exists", spec.skip_if_exists),
         ("counts", counts), ("cpus", str(job.cpus)), ("memory", memory_cell(job.mem_bytes)),
         ("gpus", str(job.gpus)), ("time limit", limit_cell(job.time_s)),
         ("nodelist", ",".join(spec.nodelist)), ("requeue", "yes" if spec.requeue else "no"),
@@ -91,6 +93,11 @@ def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[
     pairs += [("on failure", line) for line in failure_lines(spec)]
     pairs += [(f"unfit {name}", sentence) for name, sentence in job.unfit.items()]
     return [(name, value) for name, value in pairs if value not in ("", "-")]
+
+
+def sweep_names(spec: JobSpec) -> tuple[str, ...]:
+    """Return the parameters of a sweep."""
+    return from_plain(spec.sweep).names if spec.sweep else ()
 
 
 def command_line(spec: JobSpec) -> str:

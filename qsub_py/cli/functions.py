@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import importlib
@@ -10,7 +9,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from qsub_py.cli.script import absolute, current_dir
 from qsub_py.cli.target import split_function
 from qsub_py.errors import SpecError
+from qsub_py.sweep_words import read_arguments as read_arguments
 from qsub_py.text import quoted, safe
 
 
@@ -105,29 +105,6 @@ def _attribute(module: ModuleType, place: str, name: str) -> Callable[..., Any]:
         )
     checked: Callable[..., Any] = found
     return checked
-
-
-def read_arguments(words: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Read words as positional and `k=v` as keyword arguments; raises SpecError."""
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name.isidentifier():
-            args.append(_value(word))
-        elif name in kwargs:
-            raise SpecError(f"the argument {name} is given twice")
-        else:
-            kwargs[name] = _value(value)
-    return tuple(args), kwargs
-
-
-def _value(text: str) -> Any:
-    """Return a Python literal, else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return text
 
 
 def check_call(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

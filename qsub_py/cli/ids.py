@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qsub_py.config import user_name
-from qsub_py.errors import JobNotFound, PayloadError, SpecError
+from qsub_py.errors import JobNotFound, SpecError
 from qsub_py.model import JobInfo, JobSpec, Segments
 from qsub_py.units import JobRef, parse_all_task_ids
 
@@ -111,11 +111,7 @@ def _recent(client: Client, back: int) -> int:
 
 def spec_of(client: Client, job: JobInfo) -> JobSpec:
     """Return the verified spec of a job; raises JobNotFound, SignatureError, PayloadError."""
-    data = client.ask(lambda store: store.signed_spec(job.id)).check(client.ring, client.cluster)
-    try:
-        return JobSpec.from_bytes(data)
-    except (TypeError, ValueError, KeyError) as error:
-        raise PayloadError(f"job {job.id} was made by another version of qsub_py") from error
+    return client.spec(job)
 
 
 def _ranges(client: Client, job: JobInfo, ref: JobRef) -> tuple[tuple[int, int], ...]:

@@ -29,6 +29,7 @@ from qsub_py.model import (
     State,
     TaskInfo,
 )
+from qsub_py.sweep_fill import fill
 from qsub_py.text import safe
 from qsub_py.units import expand_pattern
 
@@ -331,10 +332,11 @@ class LiveLog:
 def _own_file(output: Output, sent: int) -> Iterator[bytes]:
     """Yield the errors' own file, which may lie on a file system that this host shares."""
     spec = output.spec
-    path = os.path.join(spec.cwd, expand_pattern(
+    path = expand_pattern(
         spec.error, job=output.job.id, index=output.task.index, name=spec.name, user=spec.owner,
         node=output.node, is_array=spec.is_array,
-    ))  # fmt: skip
+    )  # fmt: skip
+    path = os.path.join(spec.cwd, fill(path, output.task.params or {}))
     with contextlib.suppress(OSError), open(path, "rb") as file:
         file.seek(sent)
         while piece := file.read(_PIECE_BYTES):

@@ -37,6 +37,16 @@ class Request:
     gres: str | None = None
     time: str | None = None
     array: str | None = None
+    sweep: tuple[str, ...] = ()
+    zip: bool | None = None
+    sample: str | None = None
+    seed: str | None = None
+    each_line: str | None = None
+    from_csv: str | None = None
+    from_json: str | None = None
+    extend: str | None = None
+    max_fails: str | None = None
+    skip_if_exists: str | None = None
     begin: str | None = None
     hold: bool | None = None
     priority: str | None = None
@@ -74,6 +84,12 @@ class Request:
     requeue_exit: bool | None = None
     signal: str | None = None
 
+    @property
+    def is_sweep(self) -> bool:
+        """Whether something was said of a sweep."""
+        said = (self.zip, self.sample, self.seed, self.each_line, self.from_csv, self.from_json)
+        return bool(self.sweep) or any(value is not None for value in said)
+
     def over(self, weaker: Request) -> Request:
         """Return this request, completed from `weaker` where it says nothing."""
         return Request(**{
@@ -97,8 +113,8 @@ def _flag(section: str, *names: str, help: str) -> SectionOption:
 def make_options() -> list[click.Parameter]:
     """Return qsub's options, in the order of the help."""
     return [
-        *_naming(), *_resources(), *_scheduling(), *_periodic(), *_failure(), *_surroundings(),
-        *_files(), *_waiting(),
+        *_naming(), *_resources(), *_sweeping(), *_scheduling(), *_periodic(), *_failure(),
+        *_surroundings(), *_files(), *_waiting(),
     ]  # fmt: skip
 
 
@@ -126,6 +142,28 @@ def _resources() -> list[click.Parameter]:
         _value(at, "--gres", metavar="gpu:N", help="The same in Slurm's words."),
         _value(at, "--time", "-t", metavar="LIMIT",
                help="Time limit: 90s, 30m, 2h, 1-12:00:00; a bare number is minutes (none)."),
+    ]  # fmt: skip
+
+
+def _sweeping() -> list[click.Parameter]:
+    at = "Sweeps: a task for each point"
+    return [
+        _value(at, "--sweep", metavar="NAME=VALUES", multiple=True,
+               help="A parameter: a,b,c, 1:10, 0:1:0.1, linspace(0,1,11), logspace(-4,-1,4). May be"
+               " repeated: all combinations. {NAME} in arguments and -o is its value; a function"
+               " gets NAME=value."),
+        _flag(at, "--zip", help="Run the parameters side by side, no combinations."),
+        _value(at, "--sample", metavar="N", help="Draw so many of the points, by chance."),
+        _value(at, "--seed", metavar="S", help="Draw the same points as with this number before."),
+        _value(at, "--each-line", metavar="FILE", help="A task for each line: {line}."),
+        _value(at, "--from-csv", metavar="FILE", help="A task for each row; columns by name."),
+        _value(at, "--from-json", metavar="FILE", help="A task for each object of a list."),
+        _value(at, "--extend", metavar="JOB",
+               help="Give this sweep the points that it does not have yet."),
+        _value(at, "--max-fails", metavar="N|N%",
+               help="Cancel the rest when more tasks than that have failed."),
+        _value(at, "--skip-if-exists", metavar="FILE",
+               help="A task whose file is there already ends at once: 'out/{lr}.npz', 'out/%a'."),
     ]  # fmt: skip
 
 

@@ -1,150 +1,169 @@
-"""qresult: show what calls returned."""
+"""qresult: show what came out of a job's tasks, as a table, CSV, JSON or a plot."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import click
 
-from qsub_py import render
 from qsub_py.cli import common, ids
-from qsub_py.cli.shapes import RIGHT
-from qsub_py.cli.tasks import task_id
-from qsub_py.errors import JobError
-from qsub_py.model import Outcome, State
+from qsub_py.cli.result_table import show_table
+from qsub_py.errors import JobError, SpecError
+from qsub_py.model import State
+from qsub_py.result_rows import Columns, Row, cells, plain, rows
 from qsub_py.text import safe
 
-if TYPE_CHECKING:
-    from qsub_py.client import Client
-
-_SHOWN_CHARACTERS = 200
+#: Up to so many rows are kept rather than read twice.
+_KEPT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How one call ended: its value, or the text of its failure."""
-
-    index: int
-    state: State
-    value: Any = None
-    error: str = ""
-
-
-@click.command("qresult")
+@click.command("qresult", context_settings={"max_content_width": 100})
 @click.argument("job", metavar="JOB[_TASKS]")
+@click.argument("axes", nargs=-1, metavar="[x=NAME y=NAME [by=NAME]]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV; dictionaries become columns.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; other values as their repr.")
+@click.option("--plot", is_flag=True, help="Draw column y over column x, a line for each by.")
+@click.option("-o", "--output", metavar="FILE", help="The plot's file (job-JOB.png).")
 @common.options
-def qresult(job: str, as_csv: bool, as_json: bool) -> int:
-    """Show the results of a JOB of calls, of all tasks that have ended."""
+def qresult(
+    job: str, axes: tuple[str, ...], as_csv: bool, as_json: bool, plot: bool, output: str | None
+) -> int:
+    """Show a row for each task of a JOB: its parameters, how it ended, its result.
+
+    The result is what a call returned, or the last line of JSON that a command printed; a
+    dictionary's items are columns.
+
+    \b
+    Examples:
+      qresult 12                                  the table
+      qresult 12 --csv > study.csv                for other programs
+      qresult 12 --plot x=lr y=accuracy by=seed -o study.png
+    """
+    _check(axes, as_csv=as_csv, as_json=as_json, plot=plot, output=output)
     ref = ids.parse_one(job)
     client = common.connect()
     picked = ids.find_one(client, ref)
     spec = ids.spec_of(client, picked.job)
-    if spec.kind != "call":
-        raise JobError(f"job {picked.job.id} is a command: it has output, not results",
-                       hint=f"see `qlog {picked.job.id}`")  # fmt: skip
-    positions = None if picked.ranges is None else list(picked.positions())
-    outcomes = list(client.outcomes(picked.job.id, positions))
-    results = [_result(client, outcome, spec.index(outcome.position)) for outcome in outcomes]
-    if as_json:
-        render.show_json([_as_json(result) for result in results])
+    seen = _Seen()
+
+    def read() -> Iterator[Row]:
+        return seen.through(rows(client, picked.job, spec, picked.ranges))
+
+    if plot:
+        from qsub_py.cli.plotting import draw
+
+        draw(read(), axes, output or f"job-{picked.job.id}.png", title=f"{picked.job.name}")
+    elif as_json:
+        _print_json(read())
     elif as_csv:
-        _print_csv(results)
+        _print_csv(*_columns(read, picked.count))
     elif picked.count == 1 and not picked.job.is_array:
-        return _print_single(picked.job.id, results)
+        return _print_single(picked.job.id, next(read()))
     else:
-        _print_table(picked, results)
-    if len(results) < picked.count:
-        common.hint(
-            f"qresult: {picked.count - len(results)} of {picked.count} tasks have not ended"
+        if spec.kind != "call" and not spec.sweep and not _has_any(read()):
+            raise JobError(f"job {picked.job.id} has output, but no results: a command's result is"
+                           " the last line of JSON it prints", hint=f"see `qlog {picked.job.id}`",
+                           )  # fmt: skip
+        show_table(picked.job, *_columns(read, picked.count))
+    if seen.waiting:
+        common.hint(f"qresult: {seen.waiting} of {picked.count} tasks have not ended")
+    return int(seen.has_failed)
+
+
+class _Seen:
+    """What is to be said at the end about the rows that went by."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.has_failed = False
+
+    def through(self, rows: Iterable[Row]) -> Iterator[Row]:
+        self.waiting = 0
+        for row in rows:
+            self.waiting += not row.state.is_terminal
+            is_bad = row.state.is_terminal and row.state is not State.COMPLETED
+            self.has_failed = self.has_failed or is_bad
+            yield row
+
+
+def _check(
+    axes: Sequence[str], *, as_csv: bool, as_json: bool, plot: bool, output: str | None
+) -> None:
+    if as_csv + as_json + plot > 1:
+        raise SpecError("--csv, --json and --plot exclude each other", hint="choose one")
+    if axes and not plot:
+        raise SpecError(
+            f"{axes[0]} could be meant for --plot", hint="write --plot, or one JOB only"
         )
-    return int(any(result.state is not State.COMPLETED for result in results))
+    if output is not None and not plot:
+        raise SpecError("-o is the file of --plot", hint="for the others write > FILE")
+    if plot:
+        from qsub_py.cli.plotting import check_axes
+
+        check_axes(axes)
 
 
-def _result(client: Client, outcome: Outcome, index: int) -> Result:
-    from qsub_py.failures import load_result
-
-    try:
-        value = load_result(outcome, lambda ref: client.ask(lambda store: store.large_result(ref)))
-        return Result(index, outcome.state, value)
-    except BaseException as error:  # whatever the call raised
-        if isinstance(error, KeyboardInterrupt) and outcome.state is State.COMPLETED:
-            raise
-        kind = type(error).__name__
-        text = str(error) if kind == "RemoteError" else f"{kind}: {error}".removesuffix(": ")
-        return Result(index, outcome.state, error=text)
+def _columns(read: Callable[[], Iterator[Row]], count: int) -> tuple[Columns, Iterable[Row]]:
+    """Return the columns and the rows; many rows are read a second time, not kept."""
+    if count <= _KEPT:
+        kept = list(read())
+        return Columns.of(kept), kept
+    return Columns.of(read()), read()
 
 
-def _shown(result: Result) -> str:
-    text = result.error or (result.value if isinstance(result.value, str) else repr(result.value))
-    one_line = " ".join(text.split())
-    return one_line if len(one_line) <= _SHOWN_CHARACTERS else one_line[:_SHOWN_CHARACTERS] + "..."
+def _has_any(found: Iterable[Row]) -> bool:
+    return any(row.has_value for row in found)
 
 
-def _print_single(job: int, results: Sequence[Result]) -> int:
-    if not results:
+def _print_single(job: int, row: Row) -> int:
+    if not row.state.is_terminal:
         common.complain(f"qresult: job {job} has not ended; `qwait {job}` waits for it")
         return 75
-    (result,) = results
-    if result.state is not State.COMPLETED:
-        common.complain(f"qresult: job {job} {result.state.name}: {result.error}")
+    if row.state is not State.COMPLETED or row.failure is not None:
+        common.complain(f"qresult: job {job} {row.state.name}: {row.error}")
         return 1
-    value = result.value
-    text = value if isinstance(value, str) else repr(value)
+    if not row.has_value:
+        raise JobError(f"job {job} is a command that printed no JSON: it has output, no result",
+                       hint=f"see `qlog {job}`")  # fmt: skip
+    text = row.value if isinstance(row.value, str) else repr(row.value)
     print(safe(text, keep="\n\t") if sys.stdout.isatty() else text)
     return 0
 
 
-def _print_table(picked: ids.Picked, results: Sequence[Result]) -> None:
-    rows = tuple((task_id(picked.job, r.index), r.state.short, _shown(r)) for r in results)
-    if rows:
-        render.show(render.Table(("JOBID", "ST", "RESULT"), rows, RIGHT))
+def _print_json(found: Iterable[Row]) -> None:
+    """Print a list, object by object."""
+    mark = "["
+    for row in found:
+        text = json.dumps(_object(row), allow_nan=False, indent=2)
+        sys.stdout.write(f"{mark}\n  " + text.replace("\n", "\n  "))
+        mark = ","
+    sys.stdout.write("\n]\n" if mark == "," else "[]\n")
 
 
-def _as_json(result: Result) -> dict[str, Any]:
+def _object(row: Row) -> dict[str, Any]:
     return {
-        "index": result.index,
-        "state": result.state.name,
-        "result": _plain(result.value),
-        "error": result.error or None,
-    }
+        "index": row.index, "params": plain(row.params), "state": row.state.name,
+        "exit_code": row.exit_code, "wall_s": row.wall_s, "result": plain(row.value),
+        "error": row.error or None,
+    }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it; numpy's scalars and arrays by their own lists."""
-    for convert in (lambda: value, lambda: value.tolist(), lambda: dict(value)):
-        try:
-            plain = convert()
-            json.dumps(plain, allow_nan=False)
-            return plain
-        except (TypeError, ValueError, AttributeError, RecursionError):
-            continue
-    return repr(value)
-
-
-def _print_csv(results: Sequence[Result]) -> None:
-    names: dict[str, None] = {}
-    for result in results:
-        if isinstance(result.value, dict):
-            names.update(dict.fromkeys(map(str, result.value)))
-    is_plain = any(not isinstance(r.value, dict) and not r.error for r in results)
-    has_errors = any(result.error for result in results)
-    head = ["index", "state", *names, *["result"] * is_plain, *["error"] * has_errors]
+def _print_csv(columns: Columns, found: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(head)
-    for result in results:
-        cells = {"index": result.index, "state": result.state.name, "error": result.error}
-        if isinstance(result.value, dict):
-            cells |= {str(key): value for key, value in result.value.items()}
-        elif not result.error:
-            cells["result"] = result.value
-        writer.writerow([cells.get(name, "") for name in head])
+    writer.writerow(columns.names)
+    for row in found:
+        values = cells(row)
+        writer.writerow([_csv_cell(values.get(name)) for name in columns.names])
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return json.dumps(plain(value))
+    return "" if value is None else value
 
 
 def main(words: Sequence[str] | None = None) -> None:

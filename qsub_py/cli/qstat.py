@@ -95,7 +95,7 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
     view = View(
         tuple(ids.parse(jobs)), None if all_users else user or user_name(), ended,
-        _states(states), frozenset(name), chosen,
+        read_states(states), frozenset(name), chosen,
     )  # fmt: skip
     pause = _interval(interval)
     client = common.connect()
@@ -164,7 +164,8 @@ def _show_tasks(client: Client, scene: Scene, *, as_json: bool, header: bool) ->
     groups = []
     for found in scene.picked:
         why = explain(found.job, scene.nodes, now=scene.now)
-        groups.append((found.job, why.reason if why else "", list(tasks_of(client, found))))
+        tasks = list(tasks_of(client, found, all_params=as_json))
+        groups.append((found.job, why.reason if why else "", tasks))
     if as_json:
         rows = [task_json(t, _reason(job, why, t)) for job, why, group in groups for t in group]
         render.show_json(rows)
@@ -216,18 +217,19 @@ def _elsewhere(view: View) -> str:
     return "; `qstat -a` shows ended ones" if is_told else ""
 
 
-def _states(text: str | None) -> frozenset[State] | None:
+def read_states(text: str | None, option: str = "--states") -> frozenset[State] | None:
+    """Return the states that a list names, None for all; raises SpecError."""
     if text is None or text.lower() == "all":
         return None
-    return frozenset(_state(word.strip().upper()) for word in text.split(","))
+    return frozenset(_state(word.strip().upper(), option) for word in text.split(","))
 
 
-def _state(word: str) -> State:
+def _state(word: str, option: str) -> State:
     for state in State:
         if word in (state.short, state.name):
             return state
     known = " ".join(state.short for state in State)
-    raise SpecError(f"--states: no state {word!r}", hint=f"known: {known}")
+    raise SpecError(f"{option}: no state {word!r}", hint=f"known: {known}")
 
 
 def _interval(text: str | None) -> float:

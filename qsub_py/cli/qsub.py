@@ -21,7 +21,7 @@ from qsub_py.errors import SpecError
 _META = "qsub_py.parsed"
 #: Where the words after the first are looked through for qsub's own options.
 _TAKES_LATE = (Kind.FILE, Kind.FUNCTION, Kind.STDIN)
-_NOT_IN_SCRIPTS = ("--wrap", "--dry-run", "--help", "--version", "--debug")
+_NOT_IN_SCRIPTS = ("--wrap", "--extend", "--dry-run", "--help", "--version", "--debug")
 
 
 class QsubCommand(click.Command):
@@ -71,8 +71,8 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     NAME=VALUE as keywords. Without any, a script is read from standard input.
 
     Options stand before the first word. After a SCRIPT or FUNCTION qsub still takes --cpus --mem
-    --gpus --time --array --wait --follow --dry-run; what follows `--` is never qsub's. Lines
-    `#QSUB --option ...` at the head of a script are options, too.
+    --gpus --time --array --sweep --wait --follow --dry-run; what follows `--` is never qsub's.
+    Lines `#QSUB --option ...` at the head of a script are options, too.
 
     \b
     Examples:
@@ -81,14 +81,24 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
       qsub -a 1-100 ./step.sh              100 tasks; $QSUB_TASK_ID tells which
       qsub -t 2h -- rsync -a data/ host:   a command line
       qsub model.py:fit 3 lr=0.1           a call of a Python function
+      qsub --sweep lr=0.1,0.01 --sweep seed=1:10 train.py -- --lr {lr} --seed {seed}
     """
     kind: Kind | None = context.meta[_META]
     first, arguments = (words[0], words[1:]) if words else ("", ())
     asked = options.request_of(params)
+    if asked.extend is not None:
+        from qsub_py.cli.extending import extend
+
+        return extend(asked, words)
     script = find_script(kind, first, asked.wrap)
     request = _completed(asked, context.command, script)
-    work = work_of(kind, first, arguments, script)
-    draft = build(request, work, os.environ, config.load().job)
+    if request.is_sweep:
+        from qsub_py.cli.sweeps import read_sweep, swept_work
+
+        work, sweep = swept_work(kind, first, arguments, script, read_sweep(request))
+    else:
+        work, sweep = work_of(kind, first, arguments, script), None
+    draft = build(request, work, os.environ, config.load().job, sweep)
     if request.dry_run:
         from qsub_py.cli.dry_run import describe
 

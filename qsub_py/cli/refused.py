@@ -16,13 +16,6 @@ LATER = frozenset(
         "-d",
         "--dependency",
         "--after",
-        "--sweep",
-        "--zip",
-        "--sample",
-        "--each-line",
-        "--from-csv",
-        "--from-json",
-        "--max-fails",
         "-C",
         "--constraint",
         "-L",
@@ -30,8 +23,6 @@ LATER = frozenset(
         "--rate",
         "-x",
         "--exclude",
-        "--skip-if-exists",
-        "--extend",
     ]
 )
 

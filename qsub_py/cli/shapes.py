@@ -51,7 +51,7 @@ def task_json(task: TaskInfo, reason: str = "") -> dict[str, Any]:
         "started_at": started, "ended_at": end.ended_at or None if end else None,
         "wall_s": ran.ended_at - ran.started_at if ran else None,
         "cpu_s": ran.cpu_s if ran else None, "max_rss_bytes": ran.max_rss_bytes if ran else None,
-        "params": {}, "reason": end.reason if end else reason,
+        "params": task.params or {}, "reason": end.reason if end else reason,
     }  # fmt: skip
 
 

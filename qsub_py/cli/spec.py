@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from qsub_py.config import Config, JobConfig
     from qsub_py.periodic import Rule
     from qsub_py.shipping import Parcel
+    from qsub_py.sweep import Sweep
 
 T = TypeVar("T")
 
@@ -86,6 +87,9 @@ class Draft:
     #: Of a schedule: when it fires, and how often at most (0: any number).
     rule: Rule | None = None
     times: int = 0
+    #: See model.Submission.
+    max_fails: str = ""
+    pages: tuple[bytes, ...] = ()
     #: Advice for a person.
     notes: tuple[str, ...] = ()
 
@@ -106,7 +110,11 @@ def configured(config: Config, environ: Mapping[str, str], *, by_variable: bool)
 
 
 def build(
-    request: Request, work: Work, environ: Mapping[str, str], limits: JobConfig | None = None
+    request: Request,
+    work: Work,
+    environ: Mapping[str, str],
+    limits: JobConfig | None = None,
+    sweep: Sweep | None = None,
 ) -> Draft:
     """Return the job that `request` describes; raises SpecError.
 
@@ -116,7 +124,13 @@ def build(
     spec = _with_failure(_with_program(_base(request, work), request, work, environ), request)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
-    _check_outputs(spec)
+    pages: tuple[bytes, ...] = ()
+    if sweep is not None:
+        from qsub_py.cli.sweep_spec import with_sweep  # here: most jobs sweep over nothing
+
+        spec, request, pages = with_sweep(spec, request, sweep)
+    else:
+        check_outputs(spec)
     spec, parcels = with_files(spec, request, limits)
     environment.check_size(spec.argv, spec.env)
     if request.begin is not None:
@@ -137,6 +151,8 @@ def build(
         rule=rule_of(request),
         times=times_of(request),
         parcels=parcels,
+        max_fails=_max_fails(request.max_fails),
+        pages=pages,
         notes=tuple(notes),
     )
 
@@ -164,6 +180,7 @@ def _base(request: Request, work: Work) -> JobSpec:
         comment=_text(request.comment, "--comment"),
         account=_text(request.account, "--account"),
         is_cwd_optional=bool(work.function) and request.chdir is None,
+        skip_if_exists=_pattern(request.skip_if_exists, "--skip-if-exists"),
     )
 
 
@@ -184,6 +201,7 @@ def _with_program(
             function_sha=hashlib.sha256(work.function).hexdigest(),
             function_name=work.function_name,
             is_bare_call=True,
+            argv=work.argv,
             python_minor=minor,
             path=work.path,
         )
@@ -300,7 +318,13 @@ def _pattern(text: str | None, option: str) -> str:
     return _read(option, check_pattern, os.path.expanduser(text)) if text else ""
 
 
-def _check_outputs(spec: JobSpec) -> None:
+def check_outputs(
+    spec: JobSpec, is_own: Callable[[str], bool] = is_per_task, cure: str = ""
+) -> None:  # fmt: skip
+    """Raise SpecError when output cannot go where the patterns say, or all tasks' to one file.
+
+    `is_own`: whether a pattern gives each task a file of its own; `cure`: how else it could.
+    """
     for option, pattern in (("--output", spec.output), ("--error", spec.error)):
         if not pattern:
             continue
@@ -311,11 +335,20 @@ def _check_outputs(spec: JobSpec) -> None:
                 hint="name a file in it, such as %j.out",
             )
         is_file = os.path.isfile(path) or not os.path.exists(path)
-        if spec.segments.count > 1 and is_file and not is_per_task(pattern):
+        if spec.segments.count > 1 and is_file and not is_own(pattern):
             raise SpecError(
                 f"{option}: all {spec.segments.count} tasks would write to {quoted(pattern)}",
-                hint="put %a (task) or %j (12_3) into it",
+                hint="put %a (task) or %j (12_3) into it" + cure,
             )
+
+
+def _max_fails(text: str | None) -> str:
+    """Return `--max-fails` as the store reads it: "5", "10%", "" for none."""
+    if text is None:
+        return ""
+    if not re.fullmatch(r"\d{1,9}%?", text, re.ASCII) or (text[-1] == "%" and int(text[:-1]) > 100):
+        raise SpecError(f"--max-fails: {quoted(text)} is no number of tasks", hint="write 5 or 10%")
+    return text
 
 
 def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:

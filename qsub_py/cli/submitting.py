@@ -76,6 +76,8 @@ def _send(client: Client, draft: Draft) -> int:
             key=draft.key,
             parcels=draft.parcels,
             plan=plan,
+            max_fails=draft.max_fails,
+            pages=draft.pages,
         )
     except KeyboardInterrupt:
         common.complain(

@@ -9,25 +9,40 @@ from typing import TYPE_CHECKING
 
 from qsub_py.cli.ids import Picked, spec_of
 from qsub_py.cli.shapes import RIGHT
+from qsub_py.extending import points_of
 from qsub_py.model import JobInfo, JobSpec, Segments, State, TaskInfo
 from qsub_py.render import Table
+from qsub_py.sweep_fill import text_of
 from qsub_py.units import format_array, format_duration, format_size
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
 
+#: So many waiting tasks of a sweep are shown one by one.
+_MOST_IDLE_ROWS = 32
+_SHOWN_AT_ONCE = 4096
 HEADINGS = ("JOBID", "ST", "NODE", "ATTEMPT", "EXIT", "WALL", "CPU", "RSS", "REASON")
 
 
-def tasks_of(client: Client, picked: Picked) -> Iterator[TaskInfo]:
-    """Yield the tasks that `picked` names, by position; ended ones with their outcome."""
+def tasks_of(
+    client: Client, picked: Picked, *, all_params: bool = False
+) -> Iterator[TaskInfo]:  # fmt: skip
+    """Yield the tasks that `picked` names, by position; ended ones with their outcome.
+
+    Without `all_params` the idle ones of a large sweep come without their parameters.
+    """
+    all_params = all_params or picked.count <= _SHOWN_AT_ONCE
     job, spec = picked.job, spec_of(client, picked.job)
+    points = points_of(client, job, spec)
     running = {task.position: task for task in client.ask(lambda s: s.running(job.id, spec))}
     for first, last in picked.ranges if picked.ranges is not None else ((0, job.total - 1),):
-        # 4096 at once: a task in a million is shown without reading the million.
-        for at in range(first, last + 1, 4096):
-            count = min(4096, last + 1 - at)
-            yield from _slice(client, job, spec, at, count, running)
+        # In parts: a task in a million is shown without reading the million.
+        for at in range(first, last + 1, _SHOWN_AT_ONCE):
+            count = min(_SHOWN_AT_ONCE, last + 1 - at)
+            for task in _slice(client, job, spec, at, count, running):
+                if points is not None and (all_params or not _is_idle(task)):
+                    task = replace(task, params=points.of(task.position))
+                yield task
 
 
 def _slice(
@@ -53,17 +68,35 @@ def _slice(
 def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, now: float) -> Table:
     """Return the table of tasks of jobs (job, why it waits, tasks).
 
-    Those that wait, or ended without having started, share a row.
+    Those that wait, or ended without having started, share a row; of a sweep when they are many.
     """
     rows: list[tuple[str, ...]] = []
+    has_params = any(task.params for _, _, tasks in groups for task in tasks)
     for job, why, tasks in groups:
-        rows += [_row(job, task, now, why) for task in tasks if not _is_idle(task)]
+        shown = [task for task in tasks if not _is_idle(task)]
+        rows += [(*_row(job, task, now, why), params_cell(task)) for task in shown]
         for state, reason in ((State.PENDING, f"({why})" if why else ""), *_UNSTARTED):
-            idle = [task.index for task in tasks if task.state is state and _is_idle(task)]
-            if idle:
-                said = reason or (job.reason if state.is_terminal else "")
-                rows.append((pending_id(job, idle), state.short, *[""] * 6, said))
-    return Table(HEADINGS, tuple(rows), RIGHT)
+            idle = [task for task in tasks if task.state is state and _is_idle(task)]
+            said = reason or (job.reason if state.is_terminal else "")
+            for some in _together(idle):
+                name = pending_id(job, [task.index for task in some])
+                params = params_cell(some[0]) if len(some) == 1 else ""
+                rows.append((name, state.short, *[""] * 6, said, params))
+    if has_params:
+        return Table((*HEADINGS, "PARAMS"), tuple(rows), RIGHT)
+    return Table(HEADINGS, tuple(row[:-1] for row in rows), RIGHT)
+
+
+def _together(idle: Sequence[TaskInfo]) -> list[Sequence[TaskInfo]]:
+    """Return the idle tasks that share a row: all, but a few that have parameters do not."""
+    if len(idle) <= _MOST_IDLE_ROWS and any(task.params for task in idle):
+        return [[task] for task in idle]
+    return [idle] if idle else []
+
+
+def params_cell(task: TaskInfo) -> str:
+    """Return the parameters of a task: `lr=0.1 seed=3`."""
+    return " ".join(f"{name}={text_of(value)}" for name, value in (task.params or {}).items())
 
 
 #: How tasks can end that never started; why is told by the job.

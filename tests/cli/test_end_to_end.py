@@ -141,16 +141,20 @@ def test_results_of_an_array_of_calls(node: Env, here: Path) -> None:
     node.run("qwait", job, check=False)
     done = node.run("qresult", job, check=False)
     assert done.returncode == 1
-    assert done.stdout.splitlines() == [
-        "JOBID  ST  RESULT",
-        f"  {job}_1  CD  {{'i': 1, 'p': 1}}",
-        f"  {job}_2  CD  {{'i': 2, 'p': 4}}",
-        f"  {job}_3  F   ValueError: no \\x1b three",
+    lines = [re.sub(r" +[0-9.]+s", "", line) for line in done.stdout.splitlines()]
+    assert [line.split() for line in lines] == [
+        ["JOBID", "ST", "EXIT", "WALL", "i", "p", "ERROR"],
+        [f"{job}_1", "CD", "0", "1", "1"],
+        [f"{job}_2", "CD", "0", "2", "4"],
+        [f"{job}_3", "F", "1", "ValueError:", "no", "\\x1b", "three"],
     ]
-    csv = node.run("qresult", "--csv", f"{job}_[1-2]").stdout
-    assert csv == "index,state,i,p\n1,COMPLETED,1,1\n2,COMPLETED,2,4\n"
+    csv = re.sub(r"0,[^,]+,", "0,W,", node.run("qresult", "--csv", f"{job}_[1-2]").stdout)
+    head = "index,state,exit_code,wall_s,i,p\n"
+    assert csv == head + "1,COMPLETED,0,W,1,1\n2,COMPLETED,0,W,2,4\n"
     rows = json.loads(node.run("qresult", "--json", job, check=False).stdout)
-    assert rows[0] == {"index": 1, "state": "COMPLETED", "result": {"i": 1, "p": 1}, "error": None}
+    assert rows[0] == {"index": 1, "params": {}, "state": "COMPLETED", "exit_code": 0,
+                       "wall_s": rows[0]["wall_s"], "result": {"i": 1, "p": 1},
+                       "error": None}  # fmt: skip
     assert rows[2]["error"] == "ValueError: no \x1b three"
     assert "Traceback" in log(node, f"{job}_3") and "in f" in log(node, f"{job}_3")
 

@@ -80,7 +80,6 @@ def test_split_refuses(argv: str, part: str) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "--sweep",
         "--dependency",
         "-d",
         "--after",
@@ -91,7 +90,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--retry-on",
         "--on-oom",
         "--on-timeout",
-        "--max-fails",
         "--constraint",
         "-C",
         "--licenses",
@@ -100,8 +98,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--exclude",
         "-x",
         "--signal",
-        "--skip-if-exists",
-        "--extend",
     ],
 )
 def test_later_options_say_so(word: str) -> None:
@@ -194,4 +190,3 @@ def test_late_options_are_exactly_those_of_the_design() -> None:
             "--dry-run",
         ]
     )
-    assert "`--sweep` is not supported yet" in late_refusal("--sweep", "a=1")

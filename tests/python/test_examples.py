@@ -60,3 +60,27 @@ def test_array(cluster: Env, tmp_path: Path) -> None:
     job = cluster.run("qsub", "--wait", EXAMPLES / "array.sh", cwd=tmp_path).stdout.strip()
     log = cluster.run("qlog", job).stdout
     assert all(f"{n} squared is {n * n}\n" in log for n in range(1, 11))
+
+
+def test_study(cluster: Env, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("qsub", "qwait", "qlog", "qrerun", "qresult"):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m qsub_py {name} "$@"\n')
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        [EXAMPLES / "study.sh", "out"], cwd=tmp_path, capture_output=True, text=True, timeout=110,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable,
+             "PATH": f"{programs}:{os.environ['PATH']}"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fold-2.npz" in done.stdout and "tasks run again" in done.stdout
+    with (tmp_path / "out" / "digits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    points = {(row["C"], row["gamma"], row["fold"]) for row in rows}
+    assert len(rows) == len(points) == 18
+    assert {row["state"] for row in rows} == {"COMPLETED"}
+    assert max(float(row["accuracy"]) for row in rows) > 0.95
+    assert (tmp_path / "out" / "digits.png").read_bytes().startswith(b"\x89PNG")

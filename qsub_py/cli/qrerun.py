@@ -1,0 +1,118 @@
+"""qrerun: run ended tasks again, in the same job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from qsub_py.cli import common, ids
+from qsub_py.cli.ids import Picked
+from qsub_py.cli.qstat import read_states
+from qsub_py.errors import JobNotFound, QsubError, SpecError
+from qsub_py.model import State
+
+if TYPE_CHECKING:
+    from qsub_py.client import Client
+
+_ENDS = frozenset(state for state in State if state.is_terminal)
+_FAILED = _ENDS - {State.COMPLETED, State.CANCELLED}
+_STATES_AT_ONCE = 65536
+
+
+@click.command("qrerun", context_settings={"max_content_width": 100})
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB[_TASKS]...")
+@click.option("--failed", is_flag=True, help="Those that failed, however: F, TO, OOM, NF, DF.")
+@click.option("-s", "--state", "states", metavar="STATES", help="Those in these states: F,CA.")
+@click.option("--all", "everything", is_flag=True, help="All that have ended, completed ones too.")
+@common.options
+def qrerun(jobs: tuple[str, ...], failed: bool, states: str | None, everything: bool) -> int:
+    """Run ended tasks of JOBS again, in the same job, with the next attempt number.
+
+    What waits or runs is left alone. Of a job with many tasks say which: 12_[3,5], --failed,
+    --state or --all.
+
+    \b
+    Examples:
+      qrerun 12 --failed           what failed
+      qrerun 12 --state F,CA       what failed, and what was cancelled
+      qrerun 12_[3,5]              two tasks, however they ended
+    """
+    if failed + everything + (states is not None) > 1:
+        raise SpecError("--failed, --state and --all exclude each other", hint="choose one")
+    refs = ids.parse(jobs)
+    wanted = _wanted(states, failed=failed, everything=everything)
+    client = common.connect()
+    code = 0
+    for ref in refs:
+        try:
+            for picked in ids.find(client, ref):
+                _rerun(client, picked, wanted)
+        except JobNotFound as error:
+            common.complain(f"qrerun: {error}")
+            code = 1
+    return code
+
+
+def _wanted(text: str | None, *, failed: bool, everything: bool) -> frozenset[State] | None:
+    """Return the states that were asked for, None when nothing was said."""
+    if failed:
+        return _FAILED
+    if everything:
+        return _ENDS
+    if text is None:
+        return None
+    found = read_states(text, "--state")
+    if found is None:
+        return _ENDS
+    for state in found:
+        if not state.is_terminal:
+            raise SpecError(f"--state: what is {state.name} has not ended", hint="write F,TO,CA")
+    return found
+
+
+def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> None:
+    job = picked.job
+    if wanted is None:
+        if picked.ranges is None and job.total > 1:
+            raise SpecError(
+                f"job {job.id} has {job.total} tasks: say which run again",
+                hint=f"write qrerun {job.id} --failed, --state F,CA, --all, or name tasks:"
+                f" {job.id}_[3,5]",
+            )
+        wanted = _ENDS
+    count = sum(_count(client, picked, wanted))
+    if not count:
+        common.complain(f"qrerun: no task of {picked.shown} has ended so: nothing to run again")
+        return
+    ranges = picked.ranges if picked.ranges is not None else ((0, job.total - 1),)
+    chosen = set(wanted)
+    try:
+        client.ask(lambda store: store.requeue(job.id, ranges, chosen))
+    except QsubError:
+        sys.stdout.flush()
+        raise
+    print(f"job {job.id}: {count} {'task runs' if count == 1 else 'tasks run'} again")
+    left = job.counts.get(State.CANCELLED, 0)
+    if left and State.CANCELLED not in wanted and picked.ranges is None:
+        common.hint(f"qrerun: {left} cancelled tasks stay so; --state F,CA runs them, too")
+
+
+def _count(client: Client, picked: Picked, wanted: frozenset[State]) -> Iterable[int]:
+    """Yield how many tasks in these states there are, in parts."""
+    job = picked.job
+    if picked.ranges is None:
+        yield from (job.counts.get(state, 0) for state in wanted)
+        return
+    for first, last in picked.ranges:
+        for at in range(first, last + 1, _STATES_AT_ONCE):
+            size = min(_STATES_AT_ONCE, last + 1 - at)
+            states = client.ask(lambda store: store.states(job.id, at, size))  # noqa: B023
+            yield sum(state in wanted for state, _ in states)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run qrerun (console script)."""
+    common.main(qrerun, words)
