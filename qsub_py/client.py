@@ -187,8 +187,9 @@ class Client:
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
         `spec.segments`. `parcels`: the files that the spec ships; `max_fails`, `pages`: see
-        Submission; `plan`: make a schedule instead (Submission.plan). Raises PayloadError, SpecError
-        (a file has changed), StoreBusy (memory; or it is not known whether the job was accepted).
+        Submission; `plan`: make a schedule instead (Submission.plan). Raises PayloadError,
+        SpecError (a file has changed), StoreBusy (memory; or it is not known whether the job was
+        accepted).
         """
         count = spec.segments.count if calls is None else 0
         sub = self.submission(

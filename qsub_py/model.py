@@ -65,14 +65,9 @@ _BY_SHORT = {state.value[1]: state for state in State}
 
 #: From the worst end to the best: the state of a job whose tasks ended differently.
 WORST_FIRST = (
-    State.FAILED,
-    State.OUT_OF_MEMORY,
-    State.TIMEOUT,
-    State.NODE_FAIL,
-    State.DEP_FAILED,
-    State.CANCELLED,
-    State.COMPLETED,
-)
+    State.FAILED, State.OUT_OF_MEMORY, State.TIMEOUT, State.NODE_FAIL, State.DEP_FAILED,
+    State.CANCELLED, State.COMPLETED,
+)  # fmt: skip
 
 _ENDS = {state for state in State if state.is_terminal}
 #: What may follow what. PENDING after RUNNING: the attempt was lost, returned or is retried;
@@ -319,8 +314,7 @@ class Outcome:
 
 
 RESULT_NONE, RESULT_VALUE, RESULT_ERROR, RESULT_BLOB_VALUE, RESULT_BLOB_ERROR = range(5)
-#: What a command printed as its last line of JSON.
-RESULT_JSON = 5
+RESULT_JSON = 5  #: the last line of JSON that a command printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,5 +392,4 @@ class TaskInfo:
     node: str = ""
     started_at: float | None = None
     outcome: Outcome | None = None
-    #: In a sweep.
-    params: dict[str, Any] | None = None
+    params: dict[str, Any] | None = None  #: in a sweep

@@ -225,7 +225,6 @@ class Agent:
         if welcome.epoch != self._epoch:
             # Another server process: it may have lost what the former one took.
             self._hand.outbox.unsend()
-            self._jobs.doubt()
             self._epoch = welcome.epoch
         self._maker.offset_s = welcome.now_at - boottime()
         self._lease_s = welcome.lease_s

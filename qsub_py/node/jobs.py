@@ -19,9 +19,8 @@ from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
-from qsub_py.node.sweeps import Special
+from qsub_py.node.sweeps import Special, special_of
 from qsub_py.payload import pack_chunk
-from qsub_py.points import Points
 from qsub_py.policy import Retry
 from qsub_py.signing import Keyring, verify
 from qsub_py.store_node import Chunk, NodeStore
@@ -126,7 +125,8 @@ class Jobs:
             except (TypeError, ValueError, KeyError) as error:
                 raise CannotStart(f"its spec is of another version of qsub_py ({error})") from error
             job = Job(batch.job, uid, spec, schedule=signed.schedule, due_at=signed.due_ms / 1000)
-            job.special = self._special(job)
+            job.special = special_of(job.id, uid, spec, self._store, self._ring,
+                                     self._settings.name)  # fmt: skip
             job.path = self._spool(job)
             job.common = self._common(job)
             self._jobs[uid] = job
@@ -134,14 +134,6 @@ class Jobs:
                 self._drop(next(iter(self._jobs)))
         self._jobs.move_to_end(batch.uid)
         return job
-
-    def _special(self, job: Job) -> Special | None:
-        spec, points = job.spec, None
-        if spec.sweep:
-            points = Points(lambda request: request(self._store), self._ring, self._store.cluster,
-                            job=job.id, uid=job.uid, sweep=spec.sweep)  # fmt: skip
-        is_special = points is not None or spec.skip_if_exists
-        return Special(job.id, spec, points, self._settings.name) if is_special else None
 
     def _drop(self, uid: str) -> None:
         self._jobs.pop(uid)
@@ -177,6 +169,8 @@ class Jobs:
             "kind": job.spec.kind,
         }  # fmt: skip
         body = b""
+        if job.special is not None:
+            job.special.begin(batch)
         if job.spec.kind == "call":
             header["tasks"], header["chunks"], body = self._calls(job, batch)
         else:
@@ -190,12 +184,6 @@ class Jobs:
             self._told.add(key)
             header["common"] = {**job.common, "limit_s": time_s, "mem_bytes": mem_bytes}
         return header, body
-
-    def doubt(self) -> None:
-        """Read anew what may be another after the server lost its last writes."""
-        for job in self._jobs.values():
-            if job.special is not None:
-                job.special.forget()
 
     def tell_again(self) -> None:
         """Take it that the keeper knows no job: it is another one, or has a new connection."""

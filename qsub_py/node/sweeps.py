@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from qsub_py.errors import PayloadError, SpecError
-from qsub_py.model import JobSpec
+from qsub_py.model import Batch, JobSpec
 from qsub_py.payload import join_calls
 from qsub_py.points import Points
+from qsub_py.signing import Keyring
+from qsub_py.store_core import StoreCore
 from qsub_py.sweep import Params
 from qsub_py.sweep_fill import fill, text_of
 from qsub_py.sweep_words import read_arguments
@@ -25,17 +27,20 @@ class Special:
         self._job, self._spec, self._points, self._node = job, spec, points, node
         self._has_words = any("{" in word for word in spec.argv)
         self._at, self._params = -1, Params()
+        self._epoch, self._attempt = 0, 1
 
     @property
     def is_sweep(self) -> bool:
         """Whether its tasks have parameters."""
         return self._points is not None
 
-    def forget(self) -> None:
-        """Read the grids of the sweep anew."""
-        self._at = -1
-        if self._points is not None:
+    def begin(self, batch: Batch) -> None:
+        """Get ready for the tasks of a batch."""
+        if batch.epoch != self._epoch and self._points is not None:
+            # The server may have lost its last writes, and been given other grids since.
             self._points.forget()
+            self._at = -1
+        self._epoch, self._attempt = batch.epoch, batch.attempt
 
     def params(self, position: int) -> Params:
         """Return the parameters of a task; {} in an array."""
@@ -53,7 +58,8 @@ class Special:
             if self._has_words and argv:
                 head = len(argv) - len(self._spec.argv)
                 task["argv"] = [*argv[:head], *(fill(word, params) for word in self._spec.argv)]
-        if self._spec.skip_if_exists:
+        # What an attempt before this one left may be half a file.
+        if self._spec.skip_if_exists and self._attempt == 1:
             path = self.pattern(self._spec.skip_if_exists, position)
             task["skip"] = os.path.join(self._spec.cwd, path)
 
@@ -78,6 +84,17 @@ class Special:
         except SpecError as error:  # was checked at submit
             raise PayloadError(f"the arguments of task {position}: {error}") from error
         return pickle.dumps((args, {**kwargs, **{name: params[name] for name in names}}), 5)
+
+
+def special_of(
+    job: int, uid: str, spec: JobSpec, store: StoreCore, ring: Keyring, node: str
+) -> Special | None:
+    """Return what the tasks of a job have of their own, None in an ordinary array."""
+    if not spec.sweep:
+        return Special(job, spec, None, node) if spec.skip_if_exists else None
+    points = Points(lambda request: request(store), ring, store.cluster,
+                    job=job, uid=uid, sweep=spec.sweep)  # fmt: skip
+    return Special(job, spec, points, node)
 
 
 def variables(params: Params) -> dict[str, str]:
