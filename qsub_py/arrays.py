@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from qsub_py.errors import SpecError
-from qsub_py.model import Segments
+from qsub_py.model import ONE_TASK, Segments
 from qsub_py.text import check_name, quoted
 
 #: Task numbers fit in 31 bits.
@@ -60,6 +60,27 @@ def parse_array(text: str) -> ArraySpec:
         parts = _merge(parts, total, text)
     segments = Segments(tuple(parts))
     return ArraySpec(segments, limit, segments.count != total)
+
+
+def is_limit(text: str) -> bool:
+    """Whether it is `%N` alone: how many tasks run at once, of whatever numbers them."""
+    return text.startswith("%")
+
+
+def parse_limit(text: str) -> ArraySpec:
+    """Read `%N` alone, the numbers being those of something else; raises SpecError."""
+    rest, limit = _split_limit(text)
+    if rest or not limit:
+        raise SpecError(f"{quoted(text)} is no limit", hint="write %8 to run 8 at a time")
+    return ArraySpec(ONE_TASK, limit)
+
+
+def parse_share(text: str) -> str:
+    """Read a number of tasks or a share of them, "5" or "10%"; raises SpecError."""
+    match = re.fullmatch(r"\d{1,9}(%?)", text, re.ASCII)
+    if not match or (match[1] and int(text[:-1]) > 100):
+        raise SpecError(f"{quoted(text)} is no number of tasks", hint="write 5 or 10%")
+    return text
 
 
 def _split_limit(text: str) -> tuple[str, int]:

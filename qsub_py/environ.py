@@ -10,6 +10,7 @@ import fnmatch
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,4 +186,22 @@ def check_size(argv: Sequence[str], env: Mapping[str, str]) -> None:
         raise SpecError(
             f"arguments and environment have {total} bytes; the limit is {MAX_TOTAL_BYTES}",
             hint="use a script or a file, or --export with fewer variables",
+        )
+
+
+def check_minor(python: str, minor: str) -> None:
+    """Raise SpecError unless the interpreter asked for can read what this one pickled."""
+    if not python:
+        return
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        found = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SpecError(f"{quoted(python)} does not run: {error}") from None
+    if found != minor:
+        raise SpecError(
+            f"{quoted(python)} is Python {found}, the function was read by Python {minor}",
+            hint="install qsub_py there and run that qsub, or submit a script",
         )

@@ -171,7 +171,8 @@ def _scheduling() -> list[click.Parameter]:
     at = "Array, place and order"
     return [
         _value(at, "--array", "-a", metavar="SET",
-               help="One task for each number: 1-100, 0,3,7-9, 1-100:2; %8 runs 8 at once."),
+               help="One task for each number: 1-100, 0,3,7-9, 1-100:2; %8 runs 8 at once, also"
+               " alone, of a sweep."),
         _value(at, "--begin", "-b", metavar="WHEN",
                help="Start no earlier: 16:00, tomorrow, now+1hour, 2027-01-20T12:34:00."),
         _flag(at, "--hold", "-H", help="Submit, but do not start before qrls."),

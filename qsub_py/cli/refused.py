@@ -32,7 +32,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "-cwd": ("Grid Engine", "jobs always run where they were submitted"),
     "-wd": ("Grid Engine", "write --chdir DIR"),
     "-pe": ("Grid Engine", "write --cpus N"),
-    "-tc": ("Grid Engine", "write --array 1-100%N"),
+    "-tc": ("Grid Engine", "write --array 1-100%N, with --sweep --array %N"),
     "-sync": ("Grid Engine", "write --wait"),
     "-hold_jid": ("Grid Engine", "dependencies come later"),
     "-hold_jid_ad": ("Grid Engine", "dependencies come later"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import activation
 from qsub_py import environ as environment
+from qsub_py.arrays import parse_limit, parse_share
 from qsub_py.cli.common import whole
 from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
@@ -120,7 +120,8 @@ def build(
 
     `limits`: how large what it ships and fetches may be.
     """
-    array = _read("--array", parse_array, request.array) if request.array is not None else None
+    parse = parse_limit if sweep is not None else parse_array
+    array = _read("--array", parse, request.array) if request.array is not None else None
     spec = _with_failure(_with_program(_base(request, work), request, work, environ), request)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
@@ -151,7 +152,8 @@ def build(
         rule=rule_of(request),
         times=times_of(request),
         parcels=parcels,
-        max_fails=_max_fails(request.max_fails),
+        max_fails="" if request.max_fails is None
+        else _read("--max-fails", parse_share, request.max_fails),  # fmt: skip
         pages=pages,
         notes=tuple(notes),
     )
@@ -194,7 +196,7 @@ def _with_program(
     spec = replace(spec, env=env, python=python.python, python_hint=python.hint)
     if work.function:
         minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-        _check_minor(python.python, minor)
+        environment.check_minor(python.python, minor)
         return replace(
             spec,
             python_hint="" if python.python else sys.executable,
@@ -225,24 +227,6 @@ def _with_failure(spec: JobSpec, request: Request) -> JobSpec:
         ),
         notice=read_notice(asked, time_s=spec.time_s),
     )
-
-
-def _check_minor(python: str, minor: str) -> None:
-    """Raise SpecError unless the interpreter asked for can read what this one pickled."""
-    if not python:
-        return
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        found = subprocess.run(
-            [python, "-c", code], capture_output=True, text=True, timeout=20, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SpecError(f"{quoted(python)} does not run: {error}") from None
-    if found != minor:
-        raise SpecError(
-            f"{quoted(python)} is Python {found}, the function was read by Python {minor}",
-            hint="install qsub_py there and run that qsub, or submit a script",
-        )
 
 
 # -- single options ------------------------------------------------------------------------
@@ -340,15 +324,6 @@ def check_outputs(
                 f"{option}: all {spec.segments.count} tasks would write to {quoted(pattern)}",
                 hint="put %a (task) or %j (12_3) into it" + cure,
             )
-
-
-def _max_fails(text: str | None) -> str:
-    """Return `--max-fails` as the store reads it: "5", "10%", "" for none."""
-    if text is None:
-        return ""
-    if not re.fullmatch(r"\d{1,9}%?", text, re.ASCII) or (text[-1] == "%" and int(text[:-1]) > 100):
-        raise SpecError(f"--max-fails: {quoted(text)} is no number of tasks", hint="write 5 or 10%")
-    return text
 
 
 def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:

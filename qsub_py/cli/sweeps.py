@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from qsub_py.arrays import is_limit
 from qsub_py.cli.common import whole
 from qsub_py.cli.functions import Function, check_call, find_function
 from qsub_py.cli.options import Request
@@ -39,9 +40,10 @@ def read_sweep(request: Request, *, is_part: bool = False) -> Sweep:
     files = [name for name in _READERS if getattr(request, name) is not None]
     if not files and not request.sweep:
         raise _alone(request)
-    if request.array is not None:
+    if request.array is not None and not is_limit(request.array):
         raise SpecError(f"{shown(request)} and --array exclude each other",
-                        hint="a sweep numbers its tasks itself, from 0")  # fmt: skip
+                        hint="a sweep numbers its tasks itself, from 0; --array %N alone lets N of"
+                        " them run at once")  # fmt: skip
     if len(files) > 1:
         raise SpecError(f"{_option(files[0])} and {_option(files[1])} exclude each other",
                         hint="join the files")  # fmt: skip
