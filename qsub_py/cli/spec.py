@@ -153,7 +153,7 @@ def build(
         times=times_of(request),
         parcels=parcels,
         max_fails="" if request.max_fails is None
-        else _read("--max-fails", parse_share, request.max_fails),  # fmt: skip
+        else _read("--max-fails", parse_share, request.max_fails),
         pages=pages,
         notes=tuple(notes),
     )

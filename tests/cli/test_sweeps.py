@@ -142,6 +142,9 @@ def test_shipped_files_are_those_of_all_points(submitted: Callable[..., Draft]) 
         (["--sweep", "a=1", "--sweep", "a=2"], "the parameter a is given twice"),
         (["--sweep", "a=1:3", "--sweep", "b=1:2", "--zip"], "a has 3, b has 2"),
         (["--sweep", "a=1:3", "-a", "1-3"], "--sweep and --array exclude each other"),
+        (["--sweep", "a=1:3", "-a", "%0"], "bad limit in array '%0'"),
+        (["--sweep", "a=1:3", "-a", "%2,%3"], "bad limit in array '%2,%3'"),
+        (["-a", "%2"], "bad part '' in array '%2'"),
         (["--zip"], "--zip needs --sweep"),
         (["--sample", "3"], "--sample needs --sweep"),
         (["--sweep", "a=1:3", "--seed", "3"], "--seed needs --sample"),
@@ -175,10 +178,11 @@ def test_refused_functions(refused: Refuse) -> None:
 
 def test_dry_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--dry-run", "--sweep", "lr=0.1,0.01", "--sweep", "s='a b',c", "--sample", "3",
-             "--seed", "1", "--max-fails", "1", "echo", "{lr}", "{s}"]  # fmt: skip
+             "--seed", "1", "--max-fails", "1", "-a", "%2", "echo", "{lr}", "{s}"]  # fmt: skip
     assert common.run(qsub, words) == 0
     out = capsys.readouterr().out
     assert "tasks        3 of 4, seed 1 (lr, s)" in out
+    assert "at once      2 of them at most" in out
     assert "stops        when more than 1 of the tasks have failed" in out
     assert out.count("\ntask ") == 3 and "s=a b  echo 0." in out and "'a b'" in out
     assert common.run(qsub, ["--dry-run", "--sweep", "n=1:1000000", "true"]) == 0

@@ -72,6 +72,8 @@ local function requeue_slice(j, a, b, mask)
   end
   if run > 0 then push_again(j.id, stop + 1 - run, run, false) end
   redis.call('SETRANGE', key('st', j.id), a, table.concat(out))
+  -- It said how a task ran out of memory.
+  if n > 0 and j.c7 == 0 then redis.call('HDEL', key('j', j.id), 'why') end
   return stop + 1, n
 end
 
