@@ -8,7 +8,7 @@
 --         '' or {first, count, data, signature, blob} of the arguments that the batch begins with;
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
---- @include head job node batch
+--- @include head job node batch deps todo
 
 local uid, req, most = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5])
 local no = refusal(uid, ARGV[2], ARGV[3])
@@ -35,6 +35,8 @@ if redis.call('SCARD', P .. 'rec') > 0 then
   if SERVED < tonumber(redis.call('HGET', KEYS[1], 'rec_until') or 0) then return {'wait', NOW} end
   redis.call('DEL', P .. 'rec')
 end
+
+do_todo()
 
 local node = load_node(uid)
 local hint = {}
@@ -87,6 +89,7 @@ local function next_again(j, k, class)
 end
 
 local function next_fresh(j, k)
+  if j.gate == 2 then return nil end
   local stop = j.n
   j.cut = j.cut or intervals(j.id)
   while j.cut[1] do
@@ -170,6 +173,7 @@ local function take(j, need, class)
   j.c1 = j.c1 + count
   if class > 0 then j.grown = j.grown - count end
   if j.started == 0 then j.started = NOW end
+  if j.kids % 2 == 1 and pending(j) == 0 then push_todo('kids', j.id, 0, 0, '') end
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,

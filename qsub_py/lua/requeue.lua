@@ -3,7 +3,7 @@
 -- ARGV  job, first, last, mask of state codes ("|4|6|")
 -- Returns {'ok', tasks of the first slice}; {'gone'}; {'fate'} when the whole job was given up.
 -- Replay: the tasks are pending, which no mask names.
---- @include head job node batch todo
+--- @include head job node batch deps todo
 local j = load(ARGV[1])
 if not j then return {'gone'} end
 if j.fate ~= 0 then return {'fate'} end
@@ -19,8 +19,7 @@ if string.find(ARGV[4], '|' .. CA .. '|', 1, true) then
 end
 local after, n = requeue_slice(j, a, b, ARGV[4])
 if after > a and after <= math.min(b, j.cursor - 1) then
-  redis.call('RPUSH', P .. 'todo', table.concat({'requeue', j.id, string.format('%.0f', after),
-    string.format('%.0f', b), ARGV[4]}, '|'))
+  push_todo('requeue', j.id, after, b, ARGV[4])
 end
 settle(j)
 offer(j)

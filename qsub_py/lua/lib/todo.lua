@@ -4,18 +4,19 @@
 local function cancel_slice(j, a, b)
   local stop = math.min(b, j.cursor - 1, a + SLICE - 1)
   if stop < a then return a, 0, 0 end
-  local bytes, out, waiting, running = states_of(j.id, a, stop - a + 1), {}, 0, 0
+  local bytes, out, waiting, running, held = states_of(j.id, a, stop - a + 1), {}, 0, 0, 0
   for i = 1, #bytes do
     local byte = string.byte(bytes, i)
     local state = math.floor(byte / 16)
-    if state == PD then
-      unplace(j, a + i - 1)
+    if state == PD or state == WT then
+      if state == WT then held = held + 1 else unplace(j, a + i - 1) end
       byte, waiting = CA * 16 + byte % 16, waiting + 1
     elseif state == R then byte, running = CG * 16 + byte % 16, running + 1 end
     out[i] = string.char(byte)
   end
   redis.call('SETRANGE', key('st', j.id), a, table.concat(out))
-  j.c5 = j.c5 + waiting
+  j.c5, j.wait = j.c5 + waiting, j.wait - held
+  if waiting > 0 then tell(j, a, stop) end
   j.c1, j.c2 = j.c1 - running, j.c2 + running
   return stop + 1, waiting, running
 end
@@ -48,6 +49,7 @@ local function cancel_order(j, a, b, by)
 end
 
 -- Put ended tasks of the states in `mask` ("|4|6|") back; returns the next position and how many.
+-- Where tasks have inputs it is decided anew whether these are there.
 local function requeue_slice(j, a, b, mask)
   local stop = math.min(b, j.cursor - 1, a + SLICE - 1)
   if stop < a then return a, 0 end
@@ -59,7 +61,8 @@ local function requeue_slice(j, a, b, mask)
     local state = math.floor(byte / 16)
     if state >= CD and string.find(mask, '|' .. state .. '|', 1, true) then
       j['c' .. state] = j['c' .. state] - 1
-      byte, n, run = byte % 16, n + 1, run + 1
+      byte, n = byte % 16, n + 1
+      if j.gate > 0 then byte, j.wait = WT * 16 + byte, j.wait + 1 else run = run + 1 end
       -- What went wrong before is forgotten.
       if state == NF then redis.call('HDEL', key('ct', j.id), a + i - 1) end
       if has_tried then redis.call('HDEL', key('rt', j.id), a + i - 1) end
@@ -72,8 +75,11 @@ local function requeue_slice(j, a, b, mask)
   end
   if run > 0 then push_again(j.id, stop + 1 - run, run, false) end
   redis.call('SETRANGE', key('st', j.id), a, table.concat(out))
+  if j.gate > 0 and n > 0 then push_todo('weigh', j.id, a, stop, '1') end
   return stop + 1, n
 end
+
+local DEP = {kids = true, uses = true, enroll = true, weigh = true, rearm = true, line = true}
 
 local function do_slice(verb, j, a, b, word)
   local after
@@ -93,19 +99,32 @@ local function do_slice(verb, j, a, b, word)
   return after
 end
 
--- Do one slice of the first record; returns whether something may be left. A record about a job
--- that is gone, was given up as a whole or is damaged is dropped.
+-- One slice of a record about `j`; returns (a, b, word) of what is left of it, or nil.
+local function do_record(verb, j, a, b, word)
+  if DEP[verb] then return dep_slice(verb, j, a, b, word) end
+  spend(BUDGET)
+  -- What was given up as a whole has nothing left to cancel or rerun.
+  if j.fate ~= 0 then return end
+  local after = do_slice(verb, j, a, b, word)
+  if after > a and after <= math.min(b, j.cursor - 1) then return after, b, word end
+end
+
+-- Do what one script may of the first records; returns how many are left. A record about a job
+-- that is gone or is damaged is dropped.
 local function do_todo()
-  local record = redis.call('LINDEX', P .. 'todo', 0)
-  if not record then return false end
-  local verb, id, a, b, word = string.match(record, '([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)')
-  a, b = tonumber(a), tonumber(b)
-  local j = load(id)
-  local good, after = false, nil
-  if j and j.fate == 0 then good, after = pcall(do_slice, verb, j, a, b, word) end
-  if good and after and after > a and after <= math.min(b, j.cursor - 1) then
-    redis.call('LSET', P .. 'todo', 0, table.concat({verb, id, string.format('%.0f', after),
-      string.format('%.0f', b), word}, '|'))
-  else redis.call('LPOP', P .. 'todo') end
-  return true
+  met, touched = {}, {}
+  while spent < BUDGET do
+    local record = redis.call('LINDEX', P .. 'todo', 0)
+    if not record then break end
+    local verb, id, a, b, word = string.match(record, '([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)')
+    local j, good = id and known(id), false
+    spend(0.5)
+    if j then good, a, b, word = pcall(do_record, verb, j, tonumber(a), tonumber(b), word) end
+    pcall(write_down)
+    if good and a then
+      redis.call('LSET', P .. 'todo', 0, table.concat({verb, id, string.format('%.0f', a),
+        string.format('%.0f', b), word}, '|'))
+    else redis.call('LPOP', P .. 'todo') end
+  end
+  return redis.call('LLEN', P .. 'todo')
 end

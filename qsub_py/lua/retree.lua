@@ -1,0 +1,20 @@
+-- Run the tasks of a job that failed again, and whatever was given up because of them. A job that
+-- was itself given up for what it depends on is looked at anew.
+-- KEYS  meta
+-- ARGV  job, mask of state codes ("|4|6|")
+-- Returns {'ok', unfinished fan-outs}; {'gone'}; {'fate'} when the whole job was given up otherwise.
+-- Replay: the tasks are pending, which no mask names; what waits is not given up.
+--- @include head job node batch deps todo
+local j = load(ARGV[1])
+if not j then return {'gone'} end
+if j.fate ~= 0 and j.fate ~= DF then return {'fate'} end
+tick()
+if j.fate == DF then
+  met[j.id] = j
+  rearm(j)
+  write_down()
+else
+  push_todo('requeue', j.id, 0, j.n - 1, ARGV[2])
+  push_todo('rearm', j.id, 0, 0, '')
+end
+return {'ok', do_todo()}
