@@ -26,6 +26,7 @@ from qsub_py.signing import Keyring, sign
 from qsub_py.store import Store
 from qsub_py.store_files import ShipLost
 from qsub_py.store_wait import ResultWaiter
+from qsub_py.waits import NOTHING, Waits
 
 if TYPE_CHECKING:
     from qsub_py.shipping import Parcel
@@ -165,19 +166,21 @@ class Client:
         key: str = "",
         parcels: Sequence[Parcel] = (),
         plan: tuple[bytes, int, int, str] | None = None,
+        waits: Waits = NOTHING,
     ) -> int:
         """Create a job and return its id; with `key`, at most once for this user and key.
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
-        `spec.segments`. `parcels`: the files that the spec ships. `plan`: make a schedule
-        instead (`model.Submission.plan`). Raises PayloadError, SpecError
-        (a file has changed), StoreBusy (memory; or it is not known whether the job was accepted).
+        `spec.segments`. `parcels`: the files that the spec ships; `waits`: what must end before.
+        `plan`: make a schedule instead (`model.Submission.plan`). Raises JobNotFound (one it waits
+        for), PayloadError, SpecError (a file has changed), StoreBusy (memory; or it is not known
+        whether the job was accepted).
         """
         count = spec.segments.count if calls is None else 0
         sub = self.submission(
             spec, count, function=function, priority=priority, limit=limit, is_held=is_held,
-            begin_at=begin_at, is_open=calls is not None,
-            token=f"key:{spec.owner}:{key}" if key else "", plan=plan,
+            begin_at=begin_at, is_open=calls is not None, waits=waits, plan=plan,
+            token=f"key:{spec.owner}:{key}" if key else "",
         )  # fmt: skip
         job, is_new = self.open_job(sub, parcels)
         if calls is not None:
@@ -199,6 +202,7 @@ class Client:
         begin_at: float = 0.0,
         token: str = "",
         plan: tuple[bytes, int, int, str] | None = None,
+        waits: Waits = NOTHING,
     ) -> Submission:
         """Return a signed submission with a uid and (unless given) a token of its own."""
         uid, spec_bytes = os.urandom(8).hex(), spec.to_bytes()
@@ -209,7 +213,7 @@ class Client:
         return Submission(
             spec, uid, token or uid, spec_bytes, signature, count, function=function,
             priority=priority, limit=limit, is_held=is_held, is_open=is_open, begin_at=begin_at,
-            plan=plan,
+            plan=plan, waits=waits.fields(),
         )  # fmt: skip
 
     def open_job(

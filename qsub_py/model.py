@@ -259,6 +259,8 @@ class Submission:
     begin_at: float = 0.0
     #: Of a schedule: the signed rule, its first time (ms), most firings (0: any), overlap.
     plan: tuple[bytes, int, int, str] | None = None
+    #: Fields of the job that say what it waits for (waits.py).
+    waits: dict[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,10 @@ class JobInfo:
     held_why: str = ""
     #: The schedule that made it, 0: none.
     schedule: int = 0
+    #: Conditions (--dependency) that are not met.
+    unmet: int = 0
+    #: Tasks that wait for tasks of other jobs, or of this one.
+    waiting: int = 0
 
     @property
     def total(self) -> int:

@@ -19,6 +19,9 @@ from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import CancelReply, ResultEntry, StoreHealth, decoded
 from qsub_py.store_views import StoreViews
 
+#: What `rerun_tree` runs again.
+_RERUN = (State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.NODE_FAIL)
+
 __all__ = ["CancelReply", "ResultEntry", "Store", "StoreHealth", "lane_of", "round_up_mem"]
 
 
@@ -69,7 +72,7 @@ class Store(StoreViews):
         shown: dict[str, Argument] = {
             "name": spec.name, "owner": spec.owner, "queue": spec.queue, "kind": spec.kind,
             "cpus": spec.cpus, "mem": spec.mem_bytes, "gpus": spec.gpus, "time": spec.time_s,
-            "array": int(spec.is_array),
+            "array": int(spec.is_array), **sub.waits,
         }  # fmt: skip
         shown |= retry_fields(spec)
         if len(function) > INLINE_BYTES:
@@ -86,6 +89,10 @@ class Store(StoreViews):
             raise full(self.url)
         if reply[0] == b"lost":
             raise ShipLost(f"the files of this job are not on the server at {self.url}")
+        if reply[0] == b"unknown":
+            raise JobNotFound(f"there is no job {int(reply[1])} to wait for")
+        if reply[3]:
+            self._tend()
         return int(reply[1]), bool(reply[2])
 
     def append(
@@ -190,6 +197,19 @@ class Store(StoreViews):
             count += int(reply[1])
         self._tend()
         return count
+
+    def rerun_tree(self, job: int) -> None:
+        """Run the failed tasks of a job again, and what was given up because of them.
+
+        A job that was itself given up for what it depends on is looked at anew. JobNotFound.
+        """
+        mask = "|" + "".join(f"{state.code}|" for state in _RERUN)
+        reply = self._call("retree", job, mask)
+        if reply[0] == b"gone":
+            raise JobNotFound(f"there is no job {job}")
+        if reply[0] == b"fate":
+            raise StoreError(f"job {job} was given up as a whole; submit it again")
+        self._tend()
 
     def drain(self, node: str, *, reason: str = "") -> bool:
         """Let a node (uid) start nothing new; False when it is not live."""

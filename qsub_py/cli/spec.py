@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from qsub_py import activation
+from qsub_py import activation, waits
 from qsub_py import environ as environment
 from qsub_py.cli.common import whole
 from qsub_py.cli.files import with_files
@@ -38,6 +38,7 @@ from qsub_py.units import (
     parse_size,
     quoted,
 )
+from qsub_py.waits import Wish
 
 if TYPE_CHECKING:
     from qsub_py.config import Config, JobConfig
@@ -81,6 +82,9 @@ class Draft:
     #: As written, "" for at once; read again by the server's clock.
     begin: str = ""
     key: str = ""
+    #: What it waits for, as asked; whether one of them is enough.
+    wishes: tuple[Wish, ...] = ()
+    is_or: bool = False
     #: The files of spec.ship, to be sent.
     parcels: tuple[Parcel, ...] = ()
     #: Of a schedule: when it fires, and how often at most (0: any number).
@@ -121,6 +125,7 @@ def build(
     environment.check_size(spec.argv, spec.env)
     if request.begin is not None:
         _read("--begin", lambda text: parse_begin(text, now=time.time()), request.begin)
+    wishes, is_or = _wishes(request)
     notes = list(_notes(spec))
     if array is not None and array.is_merged:
         notes.append(f"numbers written twice count once: {_shown_array(array.segments)}")
@@ -134,6 +139,8 @@ def build(
         is_held=bool(request.hold),
         begin=request.begin or "",
         key=_key(request.key),
+        wishes=wishes,
+        is_or=is_or,
         rule=rule_of(request),
         times=times_of(request),
         parcels=parcels,
@@ -327,6 +334,18 @@ def _text(text: str | None, option: str) -> str:
     if text is not None and len(text) > MAX_TEXT:
         raise SpecError(f"{option} is longer than {MAX_TEXT} characters")
     return text or ""
+
+
+def _wishes(request: Request) -> tuple[tuple[Wish, ...], bool]:
+    wishes: tuple[Wish, ...] = ()
+    is_or = False
+    if request.dependency is not None:
+        wishes, is_or = _read("--dependency", waits.parse, request.dependency)
+    if request.after and is_or:
+        raise SpecError("--after cannot be one of several choices (`?`)", hint="leave it out")
+    for text in request.after:
+        wishes += _read("--after", waits.parse_after, text)
+    return tuple(dict.fromkeys(wishes)), is_or
 
 
 def _key(text: str | None) -> str:

@@ -11,6 +11,7 @@ from qsub_py.cli.periodic import plan_of
 from qsub_py.cli.spec import Draft
 from qsub_py.reasons import Need, capacity_complaint, fitting_nodes
 from qsub_py.units import parse_begin
+from qsub_py.waits import NOTHING
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -65,6 +66,11 @@ def _bring_home(client: Client, job: int, draft: Draft, began_at: float, code: i
 def _send(client: Client, draft: Draft) -> int:
     begin_at = parse_begin(draft.begin, now=client.store.now()) if draft.begin else 0.0
     plan = plan_of(draft, now=client.store.now()) if draft.rule else None
+    waits = NOTHING
+    if draft.wishes:
+        from qsub_py.cli.depend import resolve  # here: it takes the server to tell
+
+        waits = resolve(client, draft)
     try:
         return client.submit(
             draft.spec,
@@ -76,6 +82,7 @@ def _send(client: Client, draft: Draft) -> int:
             key=draft.key,
             parcels=draft.parcels,
             plan=plan,
+            waits=waits,
         )
     except KeyboardInterrupt:
         common.complain(

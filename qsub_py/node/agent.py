@@ -135,6 +135,8 @@ class Agent:
         self._staging.turn(self._hand.holding.slots, self._begin, self._hand.give_up)
         self._bringer.turn(self._hand.outbox.waiting())
         self._exchange()
+        if self._store.unfinished:
+            self._store.tend()
         if self._due("renew", _RENEW_S * random.uniform(0.9, 1.1)):
             self._renew()
             self._housekeep()
