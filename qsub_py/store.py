@@ -18,6 +18,7 @@ from qsub_py.store_files import ShipLost, full, piece_count, ship_name
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import CancelReply, ResultEntry, StoreHealth, decoded
 from qsub_py.store_views import StoreViews
+from qsub_py.waits import Group
 
 #: What `rerun_tree` runs again.
 _RERUN = (State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.NODE_FAIL)
@@ -105,13 +106,22 @@ class Store(StoreViews):
         signature: bytes,
         *,
         close: bool = False,
+        inputs: Sequence[Group] = (),
     ) -> None:
-        """Add tasks first..first+count-1 to an open job; doing it again changes nothing."""
+        """Add tasks first..first+count-1 to an open job; doing it again changes nothing.
+
+        Those of `inputs` wait until these are there.
+        """
         blob = ""
         if len(chunk) > INLINE_BYTES:
             blob, chunk = self.put_blob(chunk), b""
-        reply = self._call("append", job, uid, first, count, int(close), blob, chunk, signature)
+        text = "|".join(map(str, inputs))
+        reply = self._call(
+            "append", job, uid, first, count, int(close), blob, chunk, signature, text
+        )
         _appended(reply, job, self.url)
+        if text and reply[2]:
+            self._tend()
 
     def append_many(
         self, job: int, uid: str, chunks: Sequence[tuple[int, int, bytes, bytes]]
