@@ -14,6 +14,12 @@ local is_new = count > 0 and first + count > j.n
 if is_new then
   if j.open == 0 then return {'closed'} end
   if first ~= j.n then return {'gap', j.n} end
+  -- Groups are in order and within the chunk.
+  local at = first
+  for p, n in string.gmatch(ARGV[9] or '', '(%d+),(%d+),%d+=') do
+    if tonumber(p) < at or p + n > first + count then return redis.error_reply('ERR inputs of no task') end
+    at = p + n
+  end
   if is_full() then return {'full'} end
   keep_blobs(j, ARGV[6])
   redis.call('XADD', key('args', j.id), string.format('%.0f-0', first + 1), 'n', count, 'd', ARGV[7],

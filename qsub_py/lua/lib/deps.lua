@@ -15,9 +15,10 @@
 --                   task i of the group needs tasks from + i * step, count of them, COMPLETED
 --   ptr:<id>        hash, position -> how far the many inputs of one task were found complete
 -- Who needs single tasks of a job, by conditions (d and their number) or inputs (first position):
---   uses:<id>       zset, "block:child:which:from:count:step:width" -> first needed position in
---                   that block of 256, so that the end of some tasks finds those that need them;
---                   -1 where it is more than 64 blocks
+--   uses:<id>       zset, "block:child:which:from:count:step:n" -> first needed position in that
+--                   block of 256, so that the end of some tasks finds those that need them;
+--                   NEAR + first position where fewer than 16 are needed; -1 where it is more
+--                   than 64 blocks
 -- A singleton is also in `same:<sha1 of owner and name>` (zset, job -> job), and may run when it
 -- is the first there.
 --
@@ -26,7 +27,7 @@
 -- record looks at a few children; those that end by it push records of their own, so a tree of
 -- any size fails in bounded steps, whoever dies. Records of `submit` and
 -- `append` (enroll, weigh) and of `retree` (rearm) are done in the same way.
-local BLOCK, LONG, MANY = 256, 64, 16
+local BLOCK, LONG, MANY, FEW, NEAR = 256, 64, 16, 16, 1099511627776
 -- What one script may spend on it: a unit is about 25 microseconds.
 local BUDGET = 48
 local TERMINAL, ENDED, DONE, BAD = '[^0-\159]', '[0-\159]', '[^0-?]', '[@-\159]'
@@ -133,6 +134,10 @@ local function enroll_use(k, member, from, to)
   if math.floor(k.kids / 2) % 2 == 0 then
     k.kids = k.kids + 2
     save(k)
+  end
+  if to - from < FEW then
+    redis.call('ZADD', key('uses', k.id), string.format('%.0f', NEAR + from), '-:' .. member)
+    return
   end
   local low, high = math.floor(from / BLOCK), math.floor(to / BLOCK)
   if high - low > LONG then
@@ -393,16 +398,21 @@ end
 -- Members of `uses` that need one of the tasks x..y, from the `offset`th on.
 local PAGE = 8
 local function users(id, x, y, offset)
-  local long = redis.call('ZCOUNT', key('uses', id), -1, -1)
-  if offset < long then return redis.call('ZRANGEBYSCORE', key('uses', id), -1, -1, 'LIMIT', offset, PAGE) end
-  return redis.call('ZRANGEBYSCORE', key('uses', id), math.floor(x / BLOCK) * BLOCK, y, 'LIMIT', offset - long, PAGE)
+  local spans = {{-1, -1}, {math.floor(x / BLOCK) * BLOCK, y}, {NEAR + x - FEW + 1, NEAR + y}}
+  for i = 1, 3 do
+    local low, high = string.format('%.0f', spans[i][1]), string.format('%.0f', spans[i][2])
+    local found = redis.call('ZRANGEBYSCORE', key('uses', id), low, high, 'LIMIT', offset, PAGE)
+    if #found > 0 then return found end
+    offset = offset - redis.call('ZCOUNT', key('uses', id), low, high)
+  end
+  return {}
 end
 
 -- Call `each(child, group or condition, p, q, hint)` for what a member says of tasks x..y.
 local function each_user(k, member, x, y, each, on_condition)
   local block, child, which, from, count, step, n = string.match(member,
     '([^:]*):([^:]*):([^:]*):([^:]*):([^:]*):([^:]*):([^:]*)')
-  spend(0.5)
+  spend(0.1)
   from, count, step, n = tonumber(from), tonumber(count), tonumber(step), tonumber(n)
   if block ~= '-' then x, y = math.max(x, block * BLOCK), math.min(y, block * BLOCK + BLOCK - 1) end
   x, y = math.max(x, from), math.min(y, from + (n - 1) * step + count - 1)
@@ -411,6 +421,7 @@ local function each_user(k, member, x, y, each, on_condition)
   local j = known(child)
   local g = j and group_at(j, tonumber(which))
   if not g then return end
+  spend(0.3)
   local p, q = g.first, g.first + g.n - 1
   if step > 0 then
     p = math.max(p, g.first + math.ceil((x - from - count + 1) / step))
@@ -509,8 +520,7 @@ local function rearm_slice(k, a, offset)
   end
   local position, where = uses_slice(k, a - 1, k.n - 1, offset, function(j, g, p, q)
     rearm_tasks(j, g, p, q)
-    -- Those of the same job come later in this very slice, or the next.
-    if j.is_rearmed and not j.is_followed and j ~= k then
+    if j.is_rearmed and not j.is_followed then
       j.is_followed = true
       push_todo('rearm', j.id, 1, 0, '')
     end
