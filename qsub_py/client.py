@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import config as configuration
 from qsub_py import payload, reach
+from qsub_py.chunks import PackedCall, chunked, pack
 from qsub_py.config import Config
 from qsub_py.errors import StoreBusy, StoreUnavailable
 from qsub_py.model import JobInfo, JobSpec, Outcome, State, Submission
@@ -32,13 +33,11 @@ if TYPE_CHECKING:
     from qsub_py.shipping import Parcel
 
 T = TypeVar("T")
-Chunk = tuple[int, int, bytes, bytes]
+#: First position, number of calls, packed arguments, signature, what the calls wait for.
+Chunk = tuple[int, int, bytes, bytes, str]
 
 _log = logging.getLogger("qsub_py")
 
-#: A chunk of calls: at most so many, and so many bytes unless one call alone has more.
-CHUNK_TASKS = 256
-CHUNK_BYTES = 64 * 1024
 #: How many chunks go in one round trip.
 _CHUNKS_A_TRIP = 8
 #: How long a request is repeated while the server cannot be reached.
@@ -233,7 +232,7 @@ class Client:
                 f"{error}; it is not known whether the job was accepted", hint=_UNKNOWN
             ) from error
 
-    def append_calls(self, job: int, uid: str, calls: Iterable[bytes]) -> int:
+    def append_calls(self, job: int, uid: str, calls: Iterable[PackedCall]) -> int:
         """Send pickled calls as the tasks 0, 1, ... of an open job, then close it.
 
         Returns how many. What the iterable raises is raised after the job was cancelled.
@@ -241,9 +240,9 @@ class Client:
         count = 0
         try:
             batch: list[Chunk] = []
-            for size, chunk in chunked(calls):
-                batch.append(self.signed_chunk(uid, count, size, chunk))
-                count += size
+            for part in chunked(calls):
+                batch.append(self.signed_chunk(uid, count, part))
+                count += len(part)
                 if len(batch) == _CHUNKS_A_TRIP:
                     self.append(job, uid, batch)
                     batch = []
@@ -254,12 +253,13 @@ class Client:
         self.ask(lambda store: store.close_job(job))
         return count
 
-    def signed_chunk(self, uid: str, first: int, count: int, chunk: bytes) -> Chunk:
-        """Return a chunk with the signature that a node asks for."""
+    def signed_chunk(self, uid: str, first: int, calls: Sequence[PackedCall]) -> Chunk:
+        """Return calls as a chunk with the signature that a node asks for."""
+        (chunk, inputs), count = pack(calls, first), len(calls)
         signature = sign(
             self.ring.current, "args", self.cluster, uid, b"%d" % first, b"%d" % count, chunk
         )
-        return first, count, chunk, signature
+        return first, count, chunk, signature, inputs
 
     def append(
         self, job: int, uid: str, chunks: Sequence[Chunk], *, patience_s: float = PATIENCE_S
@@ -323,20 +323,6 @@ class Client:
         if info.exit_code:
             return info.exit_code
         return {State.CANCELLED: 3, State.TIMEOUT: 124, State.OUT_OF_MEMORY: 137}.get(info.state, 1)
-
-
-def chunked(calls: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Join pickled calls into chunks: yields (number of calls, bytes)."""
-    pending: list[bytes] = []
-    size = 0
-    for call in calls:
-        if pending and (len(pending) == CHUNK_TASKS or size + len(call) > CHUNK_BYTES):
-            yield len(pending), payload.join_calls(pending)
-            pending, size = [], 0
-        pending.append(call)
-        size += len(call)
-    if pending:
-        yield len(pending), payload.join_calls(pending)
 
 
 _shared: tuple[int, Client] | None = None

@@ -7,26 +7,29 @@ travels in few. Nothing here knows how results come back (`collecting.py`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qsub_py.client import CHUNK_BYTES, CHUNK_TASKS, Chunk, Client
+from qsub_py.chunks import PackedCall, chunked
+from qsub_py.client import Chunk, Client
 from qsub_py.config import user_name
 from qsub_py.errors import JobError, JobNotFound, QsubError, StoreBusy, StoreError, StoreUnavailable
+from qsub_py.failures import DependencyFailed
 from qsub_py.futures import Future, fail
 from qsub_py.model import JobSpec, State
-from qsub_py.payload import join_calls
+from qsub_py.payload import Needy
 
 if TYPE_CHECKING:
     from qsub_py.shipping import Parcel
     from qsub_py.store import Store
 
-Call = tuple[bytes, Future[Any]]
-Item = tuple["OpenJob", bytes, Future[Any]]
+Call = tuple[PackedCall, Future[Any]]
+Item = tuple["OpenJob", PackedCall, Future[Any]]
 
 _log = logging.getLogger("qsub_py")
 #: An open job that grew to this is closed, and a new one begun.
@@ -215,7 +218,16 @@ class Sender:
     def _send(self, batch: Sequence[Item]) -> None:
         groups: dict[OpenJob, list[Call]] = {}
         for job, data, future in batch:
+            if isinstance(data, Needy) and groups:
+                # What it needs of other jobs must have its place before.
+                homes = {getattr(one, "_home", None) for one in data.inputs} - {job}
+                if not homes.isdisjoint(groups):
+                    self._send_groups(groups)
+                    groups = {}
             groups.setdefault(job, []).append((data, future))
+        self._send_groups(groups)
+
+    def _send_groups(self, groups: dict[OpenJob, list[Call]]) -> None:
         for job, calls in groups.items():
             try:
                 self._send_calls(job, calls)
@@ -276,41 +288,54 @@ class Sender:
 
     def _append(self, job: OpenJob, calls: list[Call]) -> None:
         chunks: list[Chunk] = []
-        for part in _parts(calls):
-            sent = self._place(job, part)
+        at = 0
+        for part in chunked([data for data, _ in calls]):
+            sent = self._place(job, calls[at : at + len(part)])
+            at += len(part)
             if sent:
-                chunk = join_calls(sent)
-                chunks.append(job.client.signed_chunk(job.uid, job.count, len(sent), chunk))
+                chunks.append(job.client.signed_chunk(job.uid, job.count, sent))
                 job.count += len(sent)
         _patiently(lambda: job.client.append(job.id, job.uid, chunks, patience_s=_PATIENCE_S))
 
-    def _place(self, job: OpenJob, part: list[Call]) -> list[bytes]:
+    def _place(self, job: OpenJob, part: list[Call]) -> list[PackedCall]:
         """Give futures their positions; those cancelled before are left out."""
-        sent, position, futures = [], job.count, job.futures
+        for data, _ in part:
+            if isinstance(data, Needy):
+                self._await_others(data)
+        sent: list[PackedCall] = []
+        hopeless: list[tuple[Future[Any], Future[Any]]] = []
+        position, futures = job.count, job.futures
         with self.lock:
             for data, future in part:
                 if future.done():
+                    continue
+                if isinstance(data, Needy) and (bad := _never_sent(data)) is not None:
+                    hopeless.append((future, bad))
                     continue
                 future._home = job
                 future._position = position
                 futures[position] = future
                 position += 1
                 sent.append(data)
+        for future, bad in hopeless:
+            fail(future, DependencyFailed.of("a call whose result it needs was never sent", bad))
         return sent
 
+    def _await_others(self, call: Needy) -> None:
+        """Wait until the inputs that other senders send have their places."""
+        for one in call.inputs:
+            home = getattr(one, "_home", None)
+            if not (isinstance(home, OpenJob) and home._lock is self.lock):
+                with contextlib.suppress(Exception):  # it failed: `_never_sent` sees it
+                    one.place()
 
-def _parts(
-    calls: list[Call],
-) -> Iterator[list[Call]]:
-    """Cut calls into parts that make a chunk each."""
-    start = size = 0
-    for number, (data, _) in enumerate(calls):
-        if number > start and (number - start == CHUNK_TASKS or size + len(data) > CHUNK_BYTES):
-            yield calls[start:number]
-            start, size = number, 0
-        size += len(data)
-    if calls:
-        yield calls[start:]
+
+def _never_sent(call: Needy) -> Future[Any] | None:
+    """Return an input that will never be there: it failed, or was cancelled, before it was sent."""
+    for one in call.inputs:
+        if isinstance(one, Future) and one._position is None:
+            return one
+    return None
 
 
 def _patiently(request: Callable[[], None]) -> None:

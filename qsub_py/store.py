@@ -115,28 +115,32 @@ class Store(StoreViews):
         blob = ""
         if len(chunk) > INLINE_BYTES:
             blob, chunk = self.put_blob(chunk), b""
-        text = "|".join(map(str, inputs))
         reply = self._call(
-            "append", job, uid, first, count, int(close), blob, chunk, signature, text
-        )
+            "append", job, uid, first, count, int(close), blob, chunk, signature,
+            "|".join(map(str, inputs)),
+        )  # fmt: skip
         _appended(reply, job, self.url)
-        if text and reply[2]:
+        if reply[2]:
             self._tend()
 
     def append_many(
-        self, job: int, uid: str, chunks: Sequence[tuple[int, int, bytes, bytes]]
+        self, job: int, uid: str, chunks: Sequence[tuple[int, int, bytes, bytes, str]]
     ) -> None:
-        """Add several chunks (first, count, bytes, signature) in one round trip."""
+        """Add several chunks (first, count, bytes, signature, inputs) in one round trip."""
         requests: list[tuple[Argument, ...]] = []
-        for first, count, chunk, signature in chunks:
+        for first, count, chunk, signature, inputs in chunks:
             blob = ""
             if len(chunk) > INLINE_BYTES:
                 blob, chunk = self.put_blob(chunk), b""
             requests.append(
-                ("append", self.keys.meta, job, uid, first, count, 0, blob, chunk, signature)
-            )
-        for reply in self.link.calls(requests):
+                ("append", self.keys.meta, job, uid, first, count, 0, blob, chunk, signature,
+                 inputs)
+            )  # fmt: skip
+        replies = self.link.calls(requests)
+        for reply in replies:
             _appended(reply, job, self.url)
+        if any(reply[2] for reply in replies):
+            self._tend()
 
     def close_job(self, job: int) -> None:
         """Say that no more tasks will come."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from qsub_py.errors import QsubError, StoreBusy, StoreError
 from qsub_py.model import Batch
 from qsub_py.store_files import StoreFiles
+from qsub_py.store_inputs import StoreInputs
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import decoded
 
@@ -100,7 +101,7 @@ class Order:
     text: str
 
 
-class NodeStore(StoreFiles):
+class NodeStore(StoreFiles, StoreInputs):
     """The store of one cluster, for the agent of node `uid`."""
 
     def __init__(self, link: Link, cluster: str, uid: str) -> None:

@@ -21,7 +21,7 @@ from qsub_py.node.jobs import CannotStart, Jobs
 from qsub_py.node.keeper_link import KeeperLink, await_end, start_keeper
 from qsub_py.node.reports import Entry, Outbox
 from qsub_py.node.staging import Staging
-from qsub_py.node.wire import VERSION, Header, read_items
+from qsub_py.node.wire import VERSION, Header, Item, read_items
 
 log = logging.getLogger("qsub_py.agent")
 
@@ -132,6 +132,17 @@ class Hand:
         positions = range(batch.first, batch.first + batch.count)
         self.holding.close(batch.slot, positions)
         self.outbox.add(Entry(batch, returned=positions, unfit=why))
+
+    def fail(self, batch: Batch, why: dict[int, str]) -> None:
+        """End tasks of a batch that was never handed over as failed; return its others."""
+        positions = range(batch.first, batch.first + batch.count)
+        self.holding.close(batch.slot, positions)
+        items = [(Item(position, "FAILED", why=text), b"") for position, text in why.items()]
+        if items:
+            self.outbox.add(Entry(batch, items))
+        rest = [position for position in positions if position not in why]
+        if rest:
+            self.outbox.add(Entry(batch, returned=rest))
 
     def told(self, slot: int) -> set[int]:
         """Return the positions of a slot that are open or about to be reported."""

@@ -23,7 +23,8 @@ RUNNING = 16
 GB = 2**30
 START_MS = 1_700_000_000_000
 
-__all__ = ["CA", "CD", "DF", "GB", "LOST", "NF", "RETURNED", "RUNNING", "TO", "Cluster", "F", "Node"]
+__all__ = ["CA", "CD", "DF", "GB", "LOST", "NF", "RETURNED", "RUNNING", "TO", "Cluster", "F",
+           "Node"]  # fmt: skip
 
 
 class Cluster:

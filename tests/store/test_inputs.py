@@ -270,4 +270,4 @@ def test_whole_job_that_waits_for_a_job_of_calls(cluster: Cluster, node: Node) -
     [batch] = node.claim_all()
     node.end(batch, F)
     assert (cluster.states(job), cluster.states(child)) == ("F DF", "DF")
-    assert DF == State.DEP_FAILED.code
+    assert State.DEP_FAILED.code == DF
