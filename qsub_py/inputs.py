@@ -51,6 +51,19 @@ def runs_of(places: Iterable[Place]) -> list[Run]:
     return found
 
 
+def merged(runs: Iterable[Run]) -> list[Run]:
+    """Return the tasks of runs each once, in as few runs as may be, in order of position."""
+    found: list[Run] = []
+    for run in sorted(set(runs)):
+        last = found[-1] if found else None
+        if last and last[:2] == run[:2] and run.first <= last.first + last.size:
+            end = max(last.first + last.size, run.first + run.size)
+            found[-1] = last._replace(size=end - last.first)
+        else:
+            found.append(run)
+    return found
+
+
 def with_inputs(runs: Sequence[Run], data: bytes) -> bytes:
     """Return a pickled call with the tasks whose results it needs."""
     packed = (_RUN.pack(r.job, bytes.fromhex(r.uid), r.first, r.size) for r in runs)

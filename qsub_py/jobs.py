@@ -17,6 +17,7 @@ from qsub_py.globs import check_glob
 from qsub_py.model import JobInfo, Outcome, State
 from qsub_py.results import OrderedRows, fetcher, row_outcome
 from qsub_py.store import CancelReply
+from qsub_py.tracing import Causes
 
 
 class Job:
@@ -58,9 +59,9 @@ class Job:
         import time
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        fetch = fetcher(self._client)
+        fetch, causes = fetcher(self._client), Causes(self._client)
         for outcome in self._ordered(deadline):
-            failure = load_failure(outcome, fetch)
+            failure = causes.failure(self.id, outcome)
             yield load_value(outcome, fetch) if failure is None else failure
 
     def _ordered(self, deadline: float | None) -> Iterator[Outcome]:
@@ -81,7 +82,7 @@ class Job:
             raise FuturesTimeoutError(f"job {self.id} has not ended yet")
         fetch = fetcher(self._client)
         for outcome in self.outcomes([position]):
-            failure = load_failure(outcome, fetch)
+            failure = Causes(self._client).failure(self.id, outcome)
             if failure is not None:
                 raise failure
             return load_value(outcome, fetch)

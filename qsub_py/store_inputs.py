@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from qsub_py.store_core import StoreCore
-from qsub_py.store_rows import ResultEntry, entry
+from qsub_py.store_rows import ResultEntry, decoded, entry, pairs
 
 _CELL = 4
 
@@ -20,7 +20,22 @@ class FoundInputs:
 
 
 class StoreInputs(StoreCore):
-    """What nodes ask about the results of other tasks."""
+    """What nodes and clients ask about what tasks need of others."""
+
+    def needs(self, job: int, position: int) -> list[tuple[int, int, int]]:
+        """Return the tasks whose results a task needs: (job, first position, count)."""
+        found = self.link.command(
+            "XREVRANGE", self.keys.inputs(job), f"{position + 1}-0", "-", "COUNT", 1
+        )
+        if not found:
+            return []
+        number, fields = found[0]
+        group = {decoded(name): decoded(value) for name, value in pairs(fields).items()}
+        offset = position - (int(number.split(b"-")[0]) - 1)
+        if offset >= int(group["n"]):
+            return []
+        edges = [[int(part) for part in edge.split(":")] for edge in group["e"].split(";")]
+        return [(parent, first + offset * step, count) for parent, first, count, step in edges]
 
     def inputs(self, job: int, first: int, count: int, known: Collection[int]) -> FoundInputs:
         """Return where the results of tasks are; entries with `known` numbers are not read."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from qsub_py.errors import JobNotFound
 from qsub_py.model import JobInfo, JobSpec, NodeInfo, State, TaskInfo
 from qsub_py.store_files import StoreFiles
+from qsub_py.store_inputs import StoreInputs
 from qsub_py.store_link import Argument
 from qsub_py.store_rows import (
     COUNTS,
@@ -24,7 +25,7 @@ from qsub_py.store_rows import (
 )
 
 
-class StoreViews(StoreFiles):
+class StoreViews(StoreFiles, StoreInputs):
     """Reads; nothing here changes a thing."""
 
     # -- looking ---------------------------------------------------------------------------

@@ -65,6 +65,10 @@ local function next_again(j, k, class)
     if not entry then return nil end
     local first, count = string.match(entry, '(%d+):(%d+)')
     first, count = tonumber(first), tonumber(count)
+    -- What was let go piece by piece goes out as one.
+    while count < k and string.match(redis.call('LINDEX', key('again', j.id), 0) or '', '^%d+') == string.format('%.0f', first + count) do
+      count = count + string.match(redis.call('LPOP', key('again', j.id)), '%d+$')
+    end
     local bytes = states_of(j.id, first, math.min(count, SLICE))
     local stands = standing(j, first, #bytes, class)
     local i = 1

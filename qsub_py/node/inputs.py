@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError, StoreUnavailable
-from qsub_py.inputs import Run
+from qsub_py.inputs import Run, merged
 from qsub_py.model import RESULT_BLOB_VALUE, RESULT_VALUE, State
 from qsub_py.outcomes import Columns, unpack_columns
 from qsub_py.signing import Keyring, verify
@@ -53,7 +53,7 @@ class Inputs:
         rows: list[Row] = []
         parts: list[bytes] = []
         at = offset
-        for run in dict.fromkeys(runs):
+        for run in merged(runs):
             for position, kind, result in self._results(run):
                 if kind == RESULT_BLOB_VALUE:
                     path, size = self._file(run, position, result)
@@ -123,7 +123,7 @@ class Inputs:
         """Return (kind, bytes) of one result; the server must have taken it as completed."""
         done = State.COMPLETED.code
         try:
-            row = columns.position.index(position)
+            row = _row_of(columns, position)
             is_good = columns.state[row] == done and entry.codes[position - entry.first] == done
             kind = columns.result_kind[row]
         except (ValueError, IndexError):
@@ -155,3 +155,11 @@ class Inputs:
             file.write(data)
         os.replace(new, path)
         return str(path)
+
+
+def _row_of(columns: Columns, position: int) -> int:
+    """Return the row of a task; ValueError. Mostly they are without gaps."""
+    guess = position - columns.position[0]
+    if 0 <= guess < len(columns.position) and columns.position[guess] == position:
+        return guess
+    return columns.position.index(position)
