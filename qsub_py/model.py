@@ -65,14 +65,9 @@ _BY_SHORT = {state.value[1]: state for state in State}
 
 #: From the worst end to the best: the state of a job whose tasks ended differently.
 WORST_FIRST = (
-    State.FAILED,
-    State.OUT_OF_MEMORY,
-    State.TIMEOUT,
-    State.NODE_FAIL,
-    State.DEP_FAILED,
-    State.CANCELLED,
-    State.COMPLETED,
-)
+    State.FAILED, State.OUT_OF_MEMORY, State.TIMEOUT, State.NODE_FAIL, State.DEP_FAILED,
+    State.CANCELLED, State.COMPLETED,
+)  # fmt: skip
 
 _ENDS = {state for state in State if state.is_terminal}
 #: What may follow what. PENDING after RUNNING: the attempt was lost, returned or is retried;
@@ -351,9 +346,8 @@ class JobInfo:
     held_why: str = ""
     #: The schedule that made it, 0: none.
     schedule: int = 0
-    #: Conditions (--dependency) that are not met.
+    #: Conditions (--dependency) that are not met; tasks that wait for single other tasks.
     unmet: int = 0
-    #: Tasks that wait for tasks of other jobs, or of this one.
     waiting: int = 0
 
     @property

@@ -218,14 +218,31 @@ class Sender:
     def _send(self, batch: Sequence[Item]) -> None:
         groups: dict[OpenJob, list[Call]] = {}
         for job, data, future in batch:
-            if isinstance(data, Needy) and groups:
-                # What it needs of other jobs must have its place before.
-                homes = {getattr(one, "_home", None) for one in data.inputs} - {job}
-                if not homes.isdisjoint(groups):
-                    self._send_groups(groups)
-                    groups = {}
+            if isinstance(data, Needy):
+                groups = self._before(job, data, groups)
             groups.setdefault(job, []).append((data, future))
         self._send_groups(groups)
+
+    def _before(
+        self, job: OpenJob, call: Needy, groups: dict[OpenJob, list[Call]]
+    ) -> dict[OpenJob, list[Call]]:
+        """Give all that a call needs its place, but for earlier calls of its own job.
+
+        What was submitted earlier is sent first: senders that wait for each other wait for
+        calls submitted before, so never in a circle.
+        """
+        unplaced = [
+            one for one in call.inputs
+            if isinstance(one, Future) and one._position is None and one._home is not job
+        ]  # fmt: skip
+        if groups and unplaced:
+            self._send_groups(groups)
+            groups = {}
+        for one in unplaced:
+            if isinstance(one._home, OpenJob) and one._home._lock is not self.lock:
+                with contextlib.suppress(Exception):  # it failed: `_never_sent` sees it
+                    one.place()
+        return groups
 
     def _send_groups(self, groups: dict[OpenJob, list[Call]]) -> None:
         for job, calls in groups.items():
@@ -299,9 +316,6 @@ class Sender:
 
     def _place(self, job: OpenJob, part: list[Call]) -> list[PackedCall]:
         """Give futures their positions; those cancelled before are left out."""
-        for data, _ in part:
-            if isinstance(data, Needy):
-                self._await_others(data)
         sent: list[PackedCall] = []
         hopeless: list[tuple[Future[Any], Future[Any]]] = []
         position, futures = job.count, job.futures
@@ -320,14 +334,6 @@ class Sender:
         for future, bad in hopeless:
             fail(future, DependencyFailed.of("a call whose result it needs was never sent", bad))
         return sent
-
-    def _await_others(self, call: Needy) -> None:
-        """Wait until the inputs that other senders send have their places."""
-        for one in call.inputs:
-            home = getattr(one, "_home", None)
-            if not (isinstance(home, OpenJob) and home._lock is self.lock):
-                with contextlib.suppress(Exception):  # it failed: `_never_sent` sees it
-                    one.place()
 
 
 def _never_sent(call: Needy) -> Future[Any] | None:

@@ -62,6 +62,8 @@ def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, no
             idle = [task.index for task in tasks if task.state is state and _is_idle(task)]
             if idle:
                 said = reason or (job.reason if state.is_terminal else "")
+                if state is State.DEP_FAILED:
+                    said = "DependencyNeverSatisfied"
                 rows.append((pending_id(job, idle), state.short, *[""] * 6, said))
     return Table(HEADINGS, tuple(rows), RIGHT)
 

@@ -277,12 +277,12 @@ def test_swapped_result_is_not_taken(
     waiting = executor.submit(add, good, gate)
     store = executor._client.store
     mine, theirs = (int(f.id.partition("_")[0]) for f in (good, other_job))
-    rows = store.link.command("XRANGE", store.keys.results(theirs), "-", "+")
-    stream = store.keys.results(mine)
-    forged = next(fields for _, fields in rows if b"d" in fields)
-    newest = store.link.command("XREVRANGE", stream, "+", "-", "COUNT", 1)[0][0]
-    number = int(newest.split(b"-")[0]) + 50
-    store.link.command("XADD", stream, f"{number}-0", *forged)
+    [entry] = [found for found in store.results(theirs, 0) if not found.is_notice]
+    number = store.results(mine, 0)[-1].number + 50
+    store.link.command(
+        "XADD", store.keys.results(mine), f"{number}-0", "f", entry.first, "c", entry.codes,
+        "d", entry.data, "s", entry.signature,
+    )  # fmt: skip
     store.link.command("SETRANGE", store.keys.result_index(mine), 0, number.to_bytes(4, "big"))
     (tmp_path / "go").touch()
     failure = waiting.exception(60)
