@@ -81,9 +81,6 @@ def test_split_refuses(argv: str, part: str) -> None:
     "word",
     [
         "--sweep",
-        "--dependency",
-        "-d",
-        "--after",
         "--every",
         "--cron",
         "--retries",

@@ -71,7 +71,7 @@ local function verdict_on(c, j)
   local over, bad
   if c.count == 0 then
     over, bad = k.open == 0 and ended_tasks(k) == k.n, bad_tasks(k) > 0
-    if c.kind == 'after' then over = k.open == 0 and pending(k) == 0 end
+    if c.kind == 'after' then over = has_started(k) end
   else
     local text = shown(k, c.first, c.count)
     over, bad = not string.find(text, TERMINAL), string.find(text, BAD) ~= nil

@@ -24,6 +24,8 @@ end
 local function ended_tasks(j) return j.c3 + j.c4 + j.c5 + j.c6 + j.c7 + j.c8 + j.c9 end
 local function bad_tasks(j) return ended_tasks(j) - j.c3 end
 local function pending(j) return j.n - j.c1 - j.c2 - ended_tasks(j) end
+-- Whether each task has started or was cancelled; those that failed and are tried again have.
+local function has_started(j) return j.open == 0 and pending(j) == j.later + j.grown end
 
 -- Pending tasks are past the cursor or in `again` (class 0), in the list of another class
 -- (`grown`), wait for their next attempt (`later`), or for what they need (`wait`).
@@ -106,8 +108,10 @@ end
 -- Write the job back; end it when every task has ended and no more can come, revive it when not.
 local function settle(j)
   local over = j.open == 0 and ended_tasks(j) == j.n
-  -- The jobs that wait for all of this one are told when it is over, and of its first failure.
-  if j.kids % 2 == 1 and (over and j.ended == 0 or bad_tasks(j) > 0 and bad_tasks(j.was) == 0) then
+  -- The jobs that wait for all of this one are told when it is over, of its first failure, and
+  -- when none of it is left to start.
+  if j.kids % 2 == 1 and (over and j.ended == 0 or bad_tasks(j) > 0 and bad_tasks(j.was) == 0
+    or has_started(j) and not has_started(j.was)) then
     push_todo('kids', j.id, 0, 0, '')
   end
   if j.kids >= 4 and over ~= (j.ended ~= 0) then push_todo('line', j.id, over and 1 or 0, 0, '') end
