@@ -20,6 +20,7 @@ from qsub_py.model import RESULT_VALUE, JobInfo, Outcome, State
 from qsub_py.outcomes import Columns, unpack_columns
 from qsub_py.signing import verify
 from qsub_py.store import ResultEntry, Store
+from qsub_py.tracing import Causes
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -228,8 +229,6 @@ class Values:
             return self._loaded.pop()
         row = self._rows.next(self._deadline)
         if row[2] == _DEP_FAILED:
-            from qsub_py.tracing import Causes  # here: it needs this module
-
             raise Causes(self._client).failure(self.job, row_outcome(row)) or RuntimeError
         value = row_value(row, self._fetch)
         self._loaded = self._rows.ready_values()

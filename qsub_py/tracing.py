@@ -6,11 +6,14 @@ it leads to a cause that is, or to none.
 
 from __future__ import annotations
 
-from qsub_py.client import Client
+from typing import TYPE_CHECKING
+
 from qsub_py.errors import QsubError
 from qsub_py.failures import DependencyFailed, load_failure
 from qsub_py.model import Outcome, State
-from qsub_py.results import FOREVER_S, fetcher
+
+if TYPE_CHECKING:
+    from qsub_py.client import Client
 
 #: Causes that are remembered: many tasks fail for one.
 _MOST_KNOWN = 10_000
@@ -23,15 +26,17 @@ class Causes:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._fetch = fetcher(client)
         self._known: dict[Task, tuple[str, BaseException | None]] = {}
 
     def failure(self, job: int, outcome: Outcome) -> BaseException | None:
         """Return the exception that the outcome of a task of `job` stands for, None for success."""
         if outcome.state is not State.DEP_FAILED:
-            return load_failure(outcome, self._fetch)
+            return load_failure(outcome, self._read_large)
         text, cause = self._first_cause((job, outcome.position))
         return DependencyFailed.of(text or outcome.reason or "what it needs failed", cause)
+
+    def _read_large(self, reference: bytes) -> bytes:
+        return self._client.ask(lambda store: store.large_result(reference))
 
     def _first_cause(self, task: Task) -> tuple[str, BaseException | None]:
         path: list[Task] = []
@@ -58,18 +63,13 @@ class Causes:
         job, position = task
         text = f"task {job}_{position}, whose result it needs, ended {state.name}"
         for outcome in self._client.outcomes(job, [position]):
-            return text, load_failure(outcome, self._fetch)
+            return text, load_failure(outcome, self._read_large)
         return text, None
 
     def _bad_input(self, task: Task) -> tuple[Task, State] | None:
         """Return a task that this one needs and that did not complete, and how it ended."""
-        for job, first, count in self._client.ask(
-            lambda store: store.needs(*task), patience_s=FOREVER_S
-        ):
-            states = self._client.ask(
-                lambda store: store.states(job, first, count),  # noqa: B023
-                patience_s=FOREVER_S,
-            )
+        for job, first, count in self._client.ask(lambda store: store.needs(*task)):
+            states = self._client.ask(lambda store: store.states(job, first, count))  # noqa: B023
             for number, (state, _) in enumerate(states):
                 if state.is_terminal and state is not State.COMPLETED:
                     return (job, first + number), state

@@ -25,7 +25,6 @@ from qsub_py.node.cleaning import clean
 from qsub_py.node.gpu_watch import GpuWatch, keeper_pid_of, news
 from qsub_py.node.hand import Hand
 from qsub_py.node.holding import key_of
-from qsub_py.node.inputs import MissingInput
 from qsub_py.node.jobs import Jobs
 from qsub_py.node.livelog import LiveLogs
 from qsub_py.node.reports import Entry, ReportMaker
@@ -343,13 +342,9 @@ class Agent:
             # It has not begun: it is returned when we are back.
             self._hand.give_up(batch)
             raise
-        except MissingInput as error:
-            log.warning("job %d: %s", batch.job, error)
-            self._hand.fail(batch, self._jobs.missing_inputs(batch))
-            return
         except (QsubError, OSError) as error:
             log.warning("cannot start job %d: %s", batch.job, error)
-            self._hand.give_up(batch, str(error))
+            self._hand.give_up(batch, str(error), failed=self._jobs.missing_inputs(batch, error))
             return
         self._hand.send(header, body)
 

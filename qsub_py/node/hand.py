@@ -127,20 +127,19 @@ class Hand:
                 continue
             self.send({"op": "verdict", "slot": slot, "do": "kill"})
 
-    def give_up(self, batch: Batch, why: str = "") -> None:
-        """Return a batch that was never handed over; with `why` as unfit for this node."""
-        positions = range(batch.first, batch.first + batch.count)
-        self.holding.close(batch.slot, positions)
-        self.outbox.add(Entry(batch, returned=positions, unfit=why))
+    def give_up(self, batch: Batch, why: str = "", *, failed: dict[int, str] | None = None) -> None:
+        """Return a batch that was never handed over; with `why` as unfit for this node.
 
-    def fail(self, batch: Batch, why: dict[int, str]) -> None:
-        """End tasks of a batch that was never handed over as failed; return its others."""
+        With `failed` it is only some tasks that can run nowhere: these end so, for that reason.
+        """
         positions = range(batch.first, batch.first + batch.count)
         self.holding.close(batch.slot, positions)
-        items = [(Item(position, "FAILED", why=text), b"") for position, text in why.items()]
-        if items:
-            self.outbox.add(Entry(batch, items))
-        rest = [position for position in positions if position not in why]
+        if not failed:
+            self.outbox.add(Entry(batch, returned=positions, unfit=why))
+            return
+        items = [(Item(position, "FAILED", why=text), b"") for position, text in failed.items()]
+        self.outbox.add(Entry(batch, items))
+        rest = [position for position in positions if position not in failed]
         if rest:
             self.outbox.add(Entry(batch, returned=rest))
 

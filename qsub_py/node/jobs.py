@@ -189,14 +189,16 @@ class Jobs:
             header["common"] = {**job.common, "limit_s": time_s, "mem_bytes": mem_bytes}
         return header, body
 
-    def missing_inputs(self, batch: Batch) -> dict[int, str]:
-        """Return the positions of a batch that lack the result of another call, and why."""
-        missing = {}
+    def missing_inputs(self, batch: Batch, error: Exception) -> dict[int, str]:
+        """Return the positions that lack the result of another call, and why, if that is it."""
+        missing: dict[int, str] = {}
+        if not isinstance(error, MissingInput):
+            return missing
         for position, runs in self._needs(self.get(batch), batch):
             try:
                 self._inputs.gather(runs, f"{batch.uid}.{position}.probe")
-            except MissingInput as error:
-                missing[position] = str(error)
+            except MissingInput as lack:
+                missing[position] = str(lack)
         return missing
 
     def _needs(self, job: Job, batch: Batch) -> Iterator[tuple[int, list[Run]]]:

@@ -140,7 +140,8 @@ def test_fan_in_fails_at_the_first(private: Cluster, node: Node) -> None:
 def test_aftercorr_of_a_million(private: Cluster, node: Node) -> None:
     before = private.link.command("INFO", "memory").decode()
     parent = private.submit(MILLION)
-    child = private.needing(Group(0, MILLION, (Edge(parent, 0, 1, 1),)), count=MILLION)
+    group = Group(0, MILLION, (Edge(parent, 0, 1, 1),))
+    child = private.needing(group, count=MILLION, priority=1)
     assert private.link.command("LLEN", private.prefix + "todo") == 0
     size = private.link.command("MEMORY", "USAGE", f"{private.prefix}in:{child}")
     assert size < 10_000, before
