@@ -309,6 +309,7 @@ class Machine(RuleBasedStateMachine):
             self.model.claim(name, batch)
         if not (found.has_more or found.must_wait or self.model.nodes[name].is_draining):
             assert self.model.claimable(name) == []
+        self.drain()
         if is_reply_lost:
             self.joined.discard(name)
         else:
@@ -339,6 +340,7 @@ class Machine(RuleBasedStateMachine):
         waited = self.waiting(batch.job)
         accepted = node.finish(batch, codes[: batch.count])
         assert accepted == self.model.leave(key_of(name, batch), said)
+        self.drain()
         if self.waiting(batch.job) > waited:
             self.check_woken(batch.job, but=name)
         again = self.cluster.once(lambda: node.finish(batch, codes[: batch.count]))
@@ -387,6 +389,7 @@ class Machine(RuleBasedStateMachine):
         batches = list(({b.slot: b for b in told} | self.views[name]).values())
         masks = node.store.reconcile(batches)
         assert masks == self.model.reconcile(name, batches)
+        self.drain()
         assert self.cluster.changes(lambda: node.store.reconcile(batches)) == {}
         self.views[name] = {b.slot: b for b in batches if b"1" in masks[b.slot]}
         self.recovering.discard(name)
@@ -435,6 +438,7 @@ class Machine(RuleBasedStateMachine):
             pass
         assert not node.is_live()
         self.model.lapse(name)
+        self.drain()
         # Lost, and so no longer draining when it is back.
         self.model.nodes[name].is_draining = False
         self.gone(name)

@@ -6,6 +6,7 @@ import pytest
 
 from qsub_py.errors import JobNotFound
 from qsub_py.model import State
+from qsub_py.waits import Edge, Group
 from store.driver import CA, CD, DF, LOST, START_MS, TO, Cluster, F, Node
 
 LANE = "1|0|0|main|||ann"
@@ -379,3 +380,17 @@ def test_rerun_tree_of_one_that_was_given_up(cluster: Cluster, node: Node) -> No
 
 def test_code_of_the_state() -> None:
     assert State.DEP_FAILED.code == DF
+
+
+def test_rerun_tree_through_single_tasks(cluster: Cluster, node: Node) -> None:
+    """A job that waits for both levels of a tree is looked at after both are re-armed."""
+    parent = cluster.submit(2)
+    middle = cluster.needing(Group(0, 2, (Edge(parent, 0, 1, 1),)), count=2)
+    last = cluster.after(f"afterany:{parent}", f"afterok:{middle}")
+    assert run(node, F) == [parent, parent]
+    assert [cluster.states(job) for job in (middle, last)] == ["DF DF", "DF"]
+    cluster.store.rerun_tree(parent)
+    assert [cluster.states(job) for job in (middle, last)] == ["PD PD", "PD"]
+    assert sorted(run(node)) == [parent, parent]
+    assert run(node) == [middle, middle]
+    assert run(node) == [last]

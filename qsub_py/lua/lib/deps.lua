@@ -270,7 +270,10 @@ local function apply(j, p, q, says)
   local any = says == nil
   for i = 1, says and q - p + 1 or 0 do any = any or says[i] ~= 1 end
   if not any then return end
-  if j.gate == 2 and q >= j.cursor then pass(j, q + 1) end
+  if j.gate == 2 and q >= j.cursor then
+    pass(j, q + 1)
+    touch(j)
+  end
   local bytes, out, failed, freed, run = states_of(j.id, p, q - p + 1), {}, 0, 0, 0
   if not says and bytes == string.rep(string.char(WT * 16), #bytes) then
     redis.call('SETRANGE', key('st', j.id), p, string.rep('\0', #bytes))
@@ -529,7 +532,7 @@ local function rearm_slice(k, a, offset)
     rearm_tasks(j, g, p, q)
     if j.is_rearmed and not j.is_followed then
       j.is_followed = true
-      push_todo('rearm', j.id, 1, 0, '')
+      push_todo('rearm', j.id, 0, 0, '')
     end
   end, function(child)
     local j = known(child)
