@@ -26,7 +26,8 @@ _birth = threading.Lock()
 class Home(Protocol):
     """What a future needs to know of the job it is a task of."""
 
-    uid: str
+    def place(self, future: Future[Any]) -> Place:
+        """Return which task it is or will be, waiting until that is decided."""
 
     def locate(self, future: Future[Any]) -> tuple[int, int]:
         """Return (job id, position), waiting until the call was sent."""
@@ -112,9 +113,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return self._home.tail(self).decode(errors="replace")
 
     def place(self) -> Place:
-        """Return which task it is; waits until the call was sent. Raises what sending raised."""
-        job, position = self._home.locate(self)
-        return Place(job, self._home.uid, position)
+        """Return which task it is; waits until that is decided. Raises what sending raised."""
+        return self._home.place(self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Future cannot be a result; return its result()")

@@ -21,6 +21,7 @@ from qsub_py.config import user_name
 from qsub_py.errors import JobError, JobNotFound, QsubError, StoreBusy, StoreError, StoreUnavailable
 from qsub_py.failures import DependencyFailed
 from qsub_py.futures import Future, fail
+from qsub_py.inputs import Place
 from qsub_py.model import JobSpec, State
 from qsub_py.payload import Needy
 
@@ -65,7 +66,8 @@ class OpenJob:
         #: 0 until the first call is sent.
         self.id = 0
         self.uid = ""
-        self.count = 0
+        #: How many tasks have a position, and how many of these the server has.
+        self.count = self.sent = 0
         #: By position: those that have no result yet.
         self.futures: dict[int, Future[Any]] = {}
         #: The one that took over where this one was closed.
@@ -92,7 +94,15 @@ class OpenJob:
     # -- what futures ask (futures.Home) ---------------------------------------------------
 
     def locate(self, future: Future[Any]) -> tuple[int, int]:
-        """Return (job id, position) of a future's task, once it was sent."""
+        """Return (job id, position) of a future's task, once the server has it."""
+        with self._lock:
+            while not (future.done() or _is_sent(future)):
+                self._lock.wait(1.0)
+        place = self.place(future)
+        return place.job, place.position
+
+    def place(self, future: Future[Any]) -> Place:
+        """Return which task a future's will be, once that is decided."""
         with self._lock:
             while future._position is None:
                 if future.done():
@@ -100,7 +110,7 @@ class OpenJob:
                 self._lock.wait()
         home = future._home
         assert isinstance(home, OpenJob)
-        return home.id, future._position
+        return Place(home.id, home.uid, future._position)
 
     def withdraw(self, future: Future[Any]) -> bool:
         """Cancel a call; one that was not sent yet is never sent."""
@@ -313,6 +323,7 @@ class Sender:
                 chunks.append(job.client.signed_chunk(job.uid, job.count, sent))
                 job.count += len(sent)
         _patiently(lambda: job.client.append(job.id, job.uid, chunks, patience_s=_PATIENCE_S))
+        job.sent = job.count
 
     def _place(self, job: OpenJob, part: list[Call]) -> list[PackedCall]:
         """Give futures their positions; those cancelled before are left out."""
@@ -334,6 +345,11 @@ class Sender:
         for future, bad in hopeless:
             fail(future, DependencyFailed.of("a call whose result it needs was never sent", bad))
         return sent
+
+
+def _is_sent(future: Future[Any]) -> bool:
+    home, position = future._home, future._position
+    return isinstance(home, OpenJob) and position is not None and position < home.sent
 
 
 def _never_sent(call: Needy) -> Future[Any] | None:
