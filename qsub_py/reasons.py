@@ -67,8 +67,8 @@ def explain(
     if job.unmet:
         what = "1 condition is" if job.unmet == 1 else f"{job.unmet} conditions are"
         return Why("Dependency", f"{what} not met; `qstat --why {job.id}` names them")
-    if job.waiting and job.waiting == job.counts[State.PENDING]:
-        return Why("Dependency", f"{_tasks(job.waiting)} for other tasks to complete")
+    if job.waiting and job.waiting + job.later == job.counts[State.PENDING]:
+        return Why("Dependency", f"{_waiters(job.waiting)} for other tasks to complete")
     if job.begin_at > now:
         return Why("BeginTime", f"it begins in {int(job.begin_at - now) + 1} s at the earliest")
     running = job.counts.get(State.RUNNING, 0)
@@ -107,7 +107,7 @@ def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
     return Why("Resources", "the nodes that suit it are busy", details)
 
 
-def _tasks(count: int) -> str:
+def _waiters(count: int) -> str:
     return "1 task waits" if count == 1 else f"{count} tasks wait"
 
 

@@ -215,8 +215,9 @@ class NodeStore(StoreFiles, StoreInputs):
         return int(_accepted(reply)[1])
 
     def tend(self) -> None:
-        """Do a slice of the unfinished fan-outs: what waits for others that have ended."""
-        self.unfinished = int(self._call("tend"))
+        """Do a slice of the unfinished fan-outs, if any: what waits for others that have ended."""
+        if self.unfinished:
+            self.unfinished = int(self._call("tend"))
 
     def renew(
         self, acknowledged: Iterable[int], shown: dict[str, str] | None = None

@@ -12,6 +12,7 @@ from qsub_py.errors import JobNotFound, SpecError
 from qsub_py.waits import Condition, Group, Waits, Wish
 
 if TYPE_CHECKING:
+    from qsub_py.arrays import JobRef
     from qsub_py.cli.spec import Draft
     from qsub_py.client import Client
     from qsub_py.model import JobInfo
@@ -26,12 +27,26 @@ def resolve(client: Client, draft: Draft) -> Waits:
             conditions.append(Condition(wish.kind, 0, 0, 0, draft.spec.name))
             conditions += _same_name(client, draft)
             continue
-        for found in ids.find(client, wish.ref):
+        for found in _find(client, wish.ref):
             if wish.kind == "aftercorr":
                 rows.append(_correspond(client, draft, found.job))
             else:
                 conditions += _conditions(wish, found)
     return Waits(tuple(dict.fromkeys(conditions)), draft.is_or, waits.merge(rows))
+
+
+def _find(client: Client, ref: JobRef) -> Iterator[Picked]:
+    try:
+        yield from ids.find(client, ref)
+    except JobNotFound:
+        from qsub_py.store_schedules import Schedules  # here: few names are of schedules
+
+        if ref.jobs and client.ask(lambda store: Schedules(store).get(ref.first)):
+            raise SpecError(
+                f"{ref.first} is a schedule, which has no end to wait for",
+                hint="name one of its jobs; `qstat --periodic` has the last one",
+            ) from None
+        raise
 
 
 def _same_name(client: Client, draft: Draft) -> Iterator[Condition]:

@@ -174,10 +174,11 @@ local function take(j, need, class)
     return false
   end
   put_states(j, first, string.rep(string.char(16 + math.min(attempt, 15)), count))
+  local had_started = has_started(j)
   j.c1 = j.c1 + count
   if class > 0 then j.grown = j.grown - count end
   if j.started == 0 then j.started = NOW end
-  if j.kids % 2 == 1 and has_started(j) then push_todo('kids', j.id, 0, 0, '') end
+  if j.kids % 2 == 1 and has_started(j) and not had_started then push_todo('kids', j.id, 0, 0, '') end
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,

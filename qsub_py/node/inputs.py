@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError, StoreUnavailable
-from qsub_py.inputs import Run, merged
-from qsub_py.model import RESULT_BLOB_VALUE, RESULT_VALUE, State
+from qsub_py.inputs import TAGS, Run, calls_of, merged, read_inputs
+from qsub_py.model import RESULT_BLOB_VALUE, RESULT_VALUE, Batch, State
 from qsub_py.outcomes import Columns, unpack_columns
 from qsub_py.signing import Keyring, verify
 from qsub_py.store_node import NodeStore
@@ -155,6 +155,25 @@ class Inputs:
             file.write(data)
         os.replace(new, path)
         return str(path)
+
+
+def needs(
+    batch: Batch, chunk_of: Callable[[int], tuple[int, int, bytes]]
+) -> Iterator[tuple[int, list[Run]]]:
+    """Yield (position, results it needs) of the calls of a batch that need any.
+
+    `chunk_of` a position: the first one of its chunk, how many, and the verified bytes.
+    """
+    at, stop = batch.first, batch.first + batch.count
+    while at < stop:
+        first, count, data = chunk_of(at)
+        end = min(first + count, stop)
+        if data[:1] in TAGS:
+            for number, call in enumerate(calls_of(data, at - first, end - at)):
+                runs, _ = read_inputs(call)
+                if runs:
+                    yield at + number, runs
+        at = end
 
 
 def _row_of(columns: Columns, position: int) -> int:

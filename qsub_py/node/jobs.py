@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError, StoreError
-from qsub_py.inputs import TAGS, Run, calls_of, read_inputs
+from qsub_py.inputs import Run
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
-from qsub_py.node.inputs import Inputs, MissingInput
+from qsub_py.node.inputs import Inputs, MissingInput, needs
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
 from qsub_py.payload import pack_chunk
@@ -172,10 +172,10 @@ class Jobs:
         body = b""
         if job.spec.kind == "call":
             header["tasks"], header["chunks"], body = self._calls(job, batch)
-            needs = [run for _, runs in self._needs(job, batch) for run in runs]
-            if needs:
+            wanted = [run for _, runs in self._needs(job, batch) for run in runs]
+            if wanted:
                 name = f"{batch.uid}.{batch.first}.{batch.attempt}.{batch.slot}"
-                header["inputs"], more = self._inputs.gather(needs, name, offset=len(body))
+                header["inputs"], more = self._inputs.gather(wanted, name, offset=len(body))
                 body += more
         else:
             header["tasks"] = [self._task(job, batch.first + at) for at in range(batch.count)]
@@ -202,17 +202,7 @@ class Jobs:
         return missing
 
     def _needs(self, job: Job, batch: Batch) -> Iterator[tuple[int, list[Run]]]:
-        """Yield (position, results it needs) of the calls of a batch that need any."""
-        at, stop = batch.first, batch.first + batch.count
-        while at < stop and not job.spec.is_bare_call:
-            first, count, data = self._chunk(job, at)
-            end = min(first + count, stop)
-            if data[:1] in TAGS:
-                for number, call in enumerate(calls_of(data, at - first, end - at)):
-                    runs, _ = read_inputs(call)
-                    if runs:
-                        yield at + number, runs
-            at = end
+        return iter(()) if job.spec.is_bare_call else needs(batch, lambda at: self._chunk(job, at))
 
     def tell_again(self) -> None:
         """Take it that the keeper knows no job: it is another one, or has a new connection."""

@@ -30,10 +30,6 @@
 local BLOCK, LONG, MANY, FEW, NEAR = 256, 64, 16, 16, 1099511627776
 -- What one script may spend on it: a unit is about 50 microseconds.
 local BUDGET = 32
-local TERMINAL, ENDED, DONE, BAD = '[^0-\159]', '[0-\159]', '[^0-?]', '[@-\159]'
-local WORST = {F, OOM, TO, NF, DF, CA}
-local NAME = {[CD] = 'COMPLETED', [F] = 'FAILED', [CA] = 'CANCELLED', [TO] = 'TIMEOUT',
-  [OOM] = 'OUT_OF_MEMORY', [NF] = 'NODE_FAIL', [DF] = 'DEP_FAILED'}
 
 -- Jobs of this slice, each loaded once; `touched` ones are written down at its end.
 local met, touched, spent = {}, {}, 0
@@ -44,7 +40,16 @@ end
 local function touch(j) touched[j.id] = j end
 local function spend(units) spent = spent + units end
 
-local function write_down()
+-- A script may have 200 local names: of what follows only these are seen outside.
+local write_down, enroll_slice, add_groups, set_gate, begin_waiting, rearm, dep_slice
+do
+
+local TERMINAL, ENDED, DONE, BAD = '[^0-\159]', '[0-\159]', '[^0-?]', '[@-\159]'
+local WORST = {F, OOM, TO, NF, DF, CA}
+local NAME = {[CD] = 'COMPLETED', [F] = 'FAILED', [CA] = 'CANCELLED', [TO] = 'TIMEOUT',
+  [OOM] = 'OUT_OF_MEMORY', [NF] = 'NODE_FAIL', [DF] = 'DEP_FAILED'}
+
+function write_down()
   for _, j in pairs(touched) do
     settle(j)
     offer(j)
@@ -129,11 +134,16 @@ local function hear(child, number)
   if c.state == 0 then decide(j, number, c) end
 end
 
+-- Only this field: what else changed of `k` is for `settle` to compare.
+local function set_kids(k, kids)
+  k.kids, k.was.kids = kids, kids
+  redis.call('HSET', key('j', k.id), 'kids', kids)
+end
+
 -- Let job `k` know that something needs tasks from..to of it.
 local function enroll_use(k, member, from, to)
   if math.floor(k.kids / 2) % 2 == 0 then
-    k.kids = k.kids + 2
-    save(k)
+    set_kids(k, k.kids + 2)
   end
   if to - from < FEW then
     redis.call('ZADD', key('uses', k.id), string.format('%.0f', NEAR + from), '-:' .. member)
@@ -156,8 +166,7 @@ local function enroll_condition(j, number, c)
   if old and not k and c.kind ~= 'singleton' and read_condition(old).state == 1 then c.kind = 'afterany' end
   if k and c.count == 0 then
     if k.kids % 2 == 0 then
-      k.kids = k.kids + 1
-      save(k)
+      set_kids(k, k.kids + 1)
     end
     redis.call('ZADD', key('kids', k.id), j.id, j.id .. ':' .. number)
   elseif k then
@@ -169,7 +178,7 @@ end
 
 -- Enroll the conditions of a job from byte `at` of `after`, number `number` on, as many as the
 -- budget has room for; returns where to go on, or nil.
-local function enroll_slice(j, number, at)
+function enroll_slice(j, number, at)
   local text = redis.call('HGET', key('j', j.id), 'after') or ''
   while spent < BUDGET do
     local first, last, one = string.find(text, '([^,]+),?', at)
@@ -379,7 +388,7 @@ local function weigh_slice(j, a, b, word)
 end
 
 -- Keep the groups "first,n,k=edges|..." of a job (k: how many edges), in order.
-local function add_groups(j, text, each)
+function add_groups(j, text, each)
   for first, n, k, edges in string.gmatch(text, '(%d+),(%d+),(%d+)=([^|]*)') do
     redis.call('XADD', key('in', j.id), string.format('%.0f-0', first + 1), 'n', n, 'k', k, 'e', edges)
     if each then each(tonumber(first), tonumber(n)) end
@@ -387,13 +396,13 @@ local function add_groups(j, text, each)
 end
 
 -- Set how tasks of a job may wait for others.
-local function set_gate(j, gate)
+function set_gate(j, gate)
   j.gate = gate
   redis.call('HSET', key('j', j.id), 'gate', gate)
 end
 
 -- Look at tasks a..b of a job that is being changed by this script, and write it down.
-local function begin_waiting(j, a, b)
+function begin_waiting(j, a, b)
   met[j.id] = j
   touch(j)
   local position, at
@@ -481,7 +490,7 @@ end
 -- -- running a tree again -------------------------------------------------------------------
 
 -- Undo that a job was given up for a condition, and look at all its conditions anew.
-local function rearm(j)
+function rearm(j)
   if j.fate ~= DF then return end
   local lost, asked = unpack(redis.call('HMGET', key('j', j.id), 'lost', 'asked'))
   j.fate, j.c9, j.dep = 0, j.c9 - tonumber(lost or 0), tonumber(asked or 0)
@@ -542,7 +551,7 @@ local function rearm_slice(k, a, offset)
 end
 
 -- One slice of a record; returns (a, b, word) of what is left of it, or nil.
-local function dep_slice(verb, j, a, b, word)
+function dep_slice(verb, j, a, b, word)
   if verb == 'kids' then
     local rest = kids_slice(j, a, hear)
     if rest then return rest, 0, '' end
@@ -559,4 +568,6 @@ local function dep_slice(verb, j, a, b, word)
     local position, offset = rearm_slice(j, a, tonumber(word) or 0)
     if position then return position, b, offset end
   elseif verb == 'line' then line_slice(j, a) end
+end
+
 end
