@@ -130,10 +130,13 @@ class Machine(RuleBasedStateMachine):
         return self.cluster.submit(options.pop("count"), token=token, **options)
 
     @precondition(lambda self: self.model.jobs)
-    @rule(count=st.integers(1, 6), is_or=st.booleans(), asked=st.lists(
-        st.tuples(st.sampled_from(KINDS), PICK, RARELY), min_size=1, max_size=3
-    ))  # fmt: skip
-    def submit_after(self, count: int, is_or: bool, asked: list[tuple[str, int, bool]]) -> None:
+    @rule(count=st.integers(1, 6), is_or=st.booleans(), retry=st.sampled_from(RETRIES),
+          asked=st.lists(
+              st.tuples(st.sampled_from(KINDS), PICK, RARELY), min_size=1, max_size=3
+          ))  # fmt: skip
+    def submit_after(
+        self, count: int, is_or: bool, retry: Retry | None, asked: list[tuple[str, int, bool]]
+    ) -> None:
         conditions = []
         for kind, which, is_single in asked:
             number, job = pick(which, self.model.jobs.items())
@@ -147,17 +150,22 @@ class Machine(RuleBasedStateMachine):
             for c in conditions
         ]
         is_or = is_or and len(words) > 1
-        job = self.cluster.after(*words, count=count, is_or=is_or, token=f"t{next(self.tokens)}")
+        job = self.cluster.after(
+            *words, count=count, is_or=is_or, token=f"t{next(self.tokens)}", retry=retry
+        )
         assert job not in self.model.jobs
         self.model.jobs[job] = Job(
             1, 0, 0, True, False, False, [Task() for _ in range(count)], conditions=conditions,
-            is_or=is_or, unmet=len(conditions),
+            is_or=is_or, unmet=len(conditions), retry=retry,
         )  # fmt: skip
         self.model.settle()
 
     @precondition(lambda self: any(job.tasks for job in self.model.jobs.values()))
-    @rule(which=PICK, other=PICK, step=st.integers(0, 2), count=st.integers(1, 6))
-    def submit_needing(self, which: int, other: int, step: int, count: int) -> None:
+    @rule(which=PICK, other=PICK, step=st.integers(0, 2), count=st.integers(1, 6),
+          retry=st.sampled_from(RETRIES))  # fmt: skip
+    def submit_needing(
+        self, which: int, other: int, step: int, count: int, retry: Retry | None
+    ) -> None:
         jobs = {n: job for n, job in self.model.jobs.items() if job.tasks}
         edges = []
         for n in (which, other)[: 1 + other % 2]:
@@ -168,10 +176,11 @@ class Machine(RuleBasedStateMachine):
             first = n % last
             edges.append(Edge(number, first, 1 + n % min(3, last - first), stride))
         group = Group(0, count, tuple(edges))
-        job = self.cluster.needing(group, count=count, token=f"t{next(self.tokens)}")
+        token = f"t{next(self.tokens)}"
+        job = self.cluster.needing(group, count=count, token=token, retry=retry)
         assert job not in self.model.jobs
         tasks = [Task(needs=_needs(edges, i), waits=True) for i in range(count)]
-        self.model.jobs[job] = Job(1, 0, 0, True, False, False, tasks)
+        self.model.jobs[job] = Job(1, 0, 0, True, False, False, tasks, retry=retry)
         self.model.settle()
 
     @precondition(lambda self: any(job.is_open for job in self.model.jobs.values()))
@@ -584,9 +593,10 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
     weighted: list[tuple[int, Callable[[], None]]] = [
         (4, lambda: machine.submit(chance.randint(1, 12), options())),
         (2, lambda: machine.submit_again(big())),
-        (3, lambda: machine.submit_after(chance.randint(1, 5), maybe(0.4), [
+        (3, lambda: machine.submit_after(chance.randint(1, 5), maybe(0.4), chance.choice(RETRIES), [
             (chance.choice(KINDS), big(), maybe(0.4)) for _ in range(chance.randint(1, 3))])),
-        (3, lambda: machine.submit_needing(big(), big(), big() % 3, chance.randint(1, 6))),
+        (3, lambda: machine.submit_needing(
+            big(), big(), big() % 3, chance.randint(1, 6), chance.choice(RETRIES))),
         (2, lambda: machine.append_needing(big(), big(), chance.randint(1, 4)) if any(
             job.is_open for job in machine.model.jobs.values()) else None),
         (2, lambda: machine.rerun_tree(big())),
