@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from env import Env
+from env import Env, wait_until
 from qsub_py.model import State
 
 
@@ -152,3 +152,48 @@ def test_refused(node: Env, words: list[str], code: int, text: str) -> None:
 def test_no_such_task(node: Env) -> None:
     first = node.qsub("-a", "1-3", "true")
     assert f"job {first} has no task 7" in refused(node, "-d", f"afterok:{first}_7", code=1)
+
+
+# -- with retries and schedules ----------------------------------------------------------------
+
+
+def test_a_failure_that_is_tried_again_is_none(node: Env, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    first = node.qsub("--retries", "1000", "--backoff", "1s", "--wrap", f"test -e {go}")
+    second = node.qsub("-d", f"afterok:{first}", "true")
+    third = node.qsub("-d", f"afternotok:{first}", "true")
+    wait_until(lambda: int(stat(node, "-t", first)[0]["attempt"]) > 1, what="it is tried again")
+    assert [row["state"] for row in stat(node, second, third)] == ["PENDING"] * 2
+    go.touch()
+    assert node.wait_job(second).state is State.COMPLETED
+    assert node.wait_job(third).state is State.DEP_FAILED
+
+
+def test_exit_100_holds_what_waits(node: Env, tmp_path: Path) -> None:
+    line = "test $QSUB_ATTEMPT != 1 || exit 100"
+    first = node.qsub("--requeue-exit", "--wrap", line)
+    second = node.qsub("-d", f"afterany:{first}", "true")
+    wait_until(lambda: stat(node, first)[0]["reason"] == "JobHeldUser", what="it is held")
+    assert stat(node, second)[0]["reason"] == "Dependency"
+    tree = node.run("qstat", "--tree", first, second).stdout
+    assert tree.splitlines()[0].endswith("PENDING (JobHeldUser)")
+    node.run("qrls", first)
+    assert node.wait_job(second).state is State.COMPLETED
+
+
+def test_the_job_of_a_schedule(node: Env) -> None:
+    """It can be waited for, task by task; its spec is verified as the schedule's."""
+    schedule = node.qsub("--every", "1h", "--array", "3-5", "true")
+    wait_until(lambda: listed(node, schedule)["last_job"], what="it has fired")
+    job = listed(node, schedule)["last_job"]
+    second = node.qsub("-a", "3-5", "-d", f"aftercorr:{job}", "true")
+    assert node.wait_job(second).state is State.COMPLETED
+    said = refused(node, "-d", f"afterok:{schedule}", code=2)
+    assert f"{schedule} is a schedule" in said
+    assert "one of its jobs" in said
+
+
+def listed(env: Env, schedule: int) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = json.loads(env.run("qstat", "--periodic", "--json").stdout)
+    [row] = [row for row in rows if row["id"] == schedule]
+    return row
