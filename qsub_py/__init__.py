@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qsub_py.calls import submit as submit
     from qsub_py.errors import QsubError as QsubError
     from qsub_py.executor import Executor as Executor
+    from qsub_py.failures import DependencyFailed as DependencyFailed
     from qsub_py.failures import NodeLost as NodeLost
     from qsub_py.failures import RemoteError as RemoteError
     from qsub_py.failures import TaskOutOfMemory as TaskOutOfMemory
@@ -39,7 +40,13 @@ _NAMES = {
     "qsub_py.inside": ("Requeue", "checkpoint"),
     "qsub_py.jobs": ("Job",),
     "qsub_py.errors": ("QsubError",),
-    "qsub_py.failures": ("RemoteError", "TaskTimeout", "TaskOutOfMemory", "NodeLost"),
+    "qsub_py.failures": (
+        "DependencyFailed",
+        "NodeLost",
+        "RemoteError",
+        "TaskOutOfMemory",
+        "TaskTimeout",
+    ),
     "concurrent.futures": (
         "as_completed",
         "wait",

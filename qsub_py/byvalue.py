@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
@@ -30,20 +30,22 @@ _BUNDLED = _HOME + os.sep if os.path.exists(os.path.join(_HOME, ".in-use")) else
 _PACKAGE = __name__.partition(".")[0]
 #: What a module's globals need not carry: they describe the file it came from.
 _MACHINERY = {"__builtins__", "__loader__", "__spec__", "__cached__"}
+PersistentId = Callable[[Any], Any]
 _LRU_WRAPPER = type(functools.lru_cache(len))
 
 
-def dumps(obj: object) -> bytes:
+def dumps(obj: object, persistent_id: PersistentId = lambda obj: None) -> bytes:
     """Pickle `obj`, own code by value; raises whatever its parts raise.
 
+    `persistent_id` says what stands for an object (None: itself), as that of a Pickler.
     A global of an own module that cannot be pickled (a lock, an open file) is left out when
     the module as a whole must travel; a function that uses it then fails by its name.
     """
     with _by_value():
         try:
-            return _dump(_Pickler, obj)
+            return _dump(_Pickler, obj, persistent_id)
         except Exception:
-            return _dump(_PrunedPickler, obj)
+            return _dump(_PrunedPickler, obj, persistent_id)
 
 
 def is_own(module: ModuleType) -> bool:
@@ -106,14 +108,24 @@ def _own_modules(_: tuple[int, ...]) -> tuple[tuple[str, ModuleType], ...]:
     )
 
 
-def _dump(pickler: type[_Pickler], obj: object) -> bytes:
+def _dump(
+    pickler: type[_Pickler], obj: object, persistent_id: PersistentId = lambda obj: None
+) -> bytes:
     with io.BytesIO() as file:
-        pickler(file, protocol=5).dump(obj)
+        pickler(file, persistent_id).dump(obj)
         return file.getvalue()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, for modules that refer to each other and for cached functions."""
+
+    def __init__(self, file: io.BytesIO, persistent_id: PersistentId) -> None:
+        self._persistent_id = persistent_id
+        super().__init__(file, protocol=5)
+
+    def persistent_id(self, obj: Any) -> Any:
+        """Return what stands for an object, None for itself."""
+        return self._persistent_id(obj)
 
     def reducer_override(self, obj: Any) -> Any:
         """Split a module into its making and its content, so that cycles end."""

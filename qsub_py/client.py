@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import config as configuration
 from qsub_py import payload, reach
+from qsub_py.chunks import PackedCall, chunked, pack
 from qsub_py.config import Config
 from qsub_py.errors import PayloadError, StoreBusy, StoreUnavailable
 from qsub_py.model import JobInfo, JobSpec, Outcome, Segments, State, Submission
@@ -27,18 +28,17 @@ from qsub_py.signing import Keyring, sign
 from qsub_py.store import Store
 from qsub_py.store_files import ShipLost
 from qsub_py.store_wait import ResultWaiter
+from qsub_py.waits import NOTHING, Waits
 
 if TYPE_CHECKING:
     from qsub_py.shipping import Parcel
 
 T = TypeVar("T")
-Chunk = tuple[int, int, bytes, bytes]
+#: First position, number of calls, packed arguments, signature, what the calls wait for.
+Chunk = tuple[int, int, bytes, bytes, str]
 
 _log = logging.getLogger("qsub_py")
 
-#: A chunk of calls: at most so many, and so many bytes unless one call alone has more.
-CHUNK_TASKS = 256
-CHUNK_BYTES = 64 * 1024
 #: How many chunks go in one round trip.
 _CHUNKS_A_TRIP = 8
 #: How long a request is repeated while the server cannot be reached.
@@ -182,20 +182,21 @@ class Client:
         plan: tuple[bytes, int, int, str] | None = None,
         max_fails: str = "",
         pages: Sequence[bytes] = (),
+        waits: Waits = NOTHING,
     ) -> int:
         """Create a job and return its id; with `key`, at most once for this user and key.
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
-        `spec.segments`. `parcels`: the files that the spec ships; `max_fails`, `pages`: see
-        Submission; `plan`: make a schedule instead (Submission.plan). Raises PayloadError,
-        SpecError (a file has changed), StoreBusy (memory; or it is not known whether the job was
-        accepted).
+        `spec.segments`. `parcels`: the files that the spec ships; `waits`: what must end before;
+        `max_fails`, `pages`: see Submission; `plan`: make a schedule instead (Submission.plan).
+        Raises JobNotFound (one it waits for), PayloadError, SpecError (a file has changed),
+        StoreBusy (memory; or it is not known whether the job was accepted).
         """
         count = spec.segments.count if calls is None else 0
         sub = self.submission(
             spec, count, function=function, priority=priority, limit=limit, is_held=is_held,
-            begin_at=begin_at, is_open=calls is not None,
-            token=f"key:{spec.owner}:{key}" if key else "", plan=plan,
+            begin_at=begin_at, is_open=calls is not None, waits=waits, plan=plan,
+            token=f"key:{spec.owner}:{key}" if key else "",
         )  # fmt: skip
         sub = replace(sub, max_fails=max_fails, pages=tuple(pages))
         job, is_new = self.open_job(sub, parcels)
@@ -218,6 +219,7 @@ class Client:
         begin_at: float = 0.0,
         token: str = "",
         plan: tuple[bytes, int, int, str] | None = None,
+        waits: Waits = NOTHING,
     ) -> Submission:
         """Return a signed submission with a uid and (unless given) a token of its own."""
         uid, spec_bytes = os.urandom(8).hex(), spec.to_bytes()
@@ -228,7 +230,7 @@ class Client:
         return Submission(
             spec, uid, token or uid, spec_bytes, signature, count, function=function,
             priority=priority, limit=limit, is_held=is_held, is_open=is_open, begin_at=begin_at,
-            plan=plan,
+            plan=plan, waits=waits.fields(),
         )  # fmt: skip
 
     def open_job(
@@ -248,7 +250,7 @@ class Client:
                 f"{error}; it is not known whether the job was accepted", hint=_UNKNOWN
             ) from error
 
-    def append_calls(self, job: int, uid: str, calls: Iterable[bytes]) -> int:
+    def append_calls(self, job: int, uid: str, calls: Iterable[PackedCall]) -> int:
         """Send pickled calls as the tasks 0, 1, ... of an open job, then close it.
 
         Returns how many. What the iterable raises is raised after the job was cancelled.
@@ -256,9 +258,9 @@ class Client:
         count = 0
         try:
             batch: list[Chunk] = []
-            for size, chunk in chunked(calls):
-                batch.append(self.signed_chunk(uid, count, size, chunk))
-                count += size
+            for part in chunked(calls):
+                batch.append(self.signed_chunk(uid, count, part))
+                count += len(part)
                 if len(batch) == _CHUNKS_A_TRIP:
                     self.append(job, uid, batch)
                     batch = []
@@ -269,12 +271,13 @@ class Client:
         self.ask(lambda store: store.close_job(job))
         return count
 
-    def signed_chunk(self, uid: str, first: int, count: int, chunk: bytes) -> Chunk:
-        """Return a chunk with the signature that a node asks for."""
+    def signed_chunk(self, uid: str, first: int, calls: Sequence[PackedCall]) -> Chunk:
+        """Return calls as a chunk with the signature that a node asks for."""
+        (chunk, inputs), count = pack(calls, first), len(calls)
         signature = sign(
             self.ring.current, "args", self.cluster, uid, b"%d" % first, b"%d" % count, chunk
         )
-        return first, count, chunk, signature
+        return first, count, chunk, signature, inputs
 
     def append(
         self, job: int, uid: str, chunks: Sequence[Chunk], *, patience_s: float = PATIENCE_S
@@ -338,20 +341,6 @@ class Client:
         if info.exit_code:
             return info.exit_code
         return {State.CANCELLED: 3, State.TIMEOUT: 124, State.OUT_OF_MEMORY: 137}.get(info.state, 1)
-
-
-def chunked(calls: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Join pickled calls into chunks: yields (number of calls, bytes)."""
-    pending: list[bytes] = []
-    size = 0
-    for call in calls:
-        if pending and (len(pending) == CHUNK_TASKS or size + len(call) > CHUNK_BYTES):
-            yield len(pending), payload.join_calls(pending)
-            pending, size = [], 0
-        pending.append(call)
-        size += len(call)
-    if pending:
-        yield len(pending), payload.join_calls(pending)
 
 
 _shared: tuple[int, Client] | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from qsub_py.client import Client
 from qsub_py.errors import QsubError
-from qsub_py.failures import RemoteError, load_failure, load_value
+from qsub_py.failures import RemoteError, load_value
 from qsub_py.futures import Future, fail, settle
 from qsub_py.results import (
     BLOCK_S,
@@ -28,6 +28,7 @@ from qsub_py.results import (
 )
 from qsub_py.sending import OpenJob
 from qsub_py.store import ResultEntry
+from qsub_py.tracing import Causes
 
 _log = logging.getLogger("qsub_py")
 
@@ -38,6 +39,7 @@ class Collector:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._fetch = fetcher(client)
+        self._causes = Causes(client)
         self._waiter = client.waiter()
         self._jobs: dict[int, OpenJob] = {}
         #: Number of the last entry seen, by job.
@@ -113,13 +115,13 @@ class Collector:
                 others.append((future, row))
         settle(values)
         for future, row in others:
-            self._conclude(future, row)
+            self._conclude(job.id, future, row)
 
-    def _conclude(self, future: Future[Any], row: Row) -> None:
+    def _conclude(self, job: int, future: Future[Any], row: Row) -> None:
         """Settle a future that failed, or whose value must be fetched."""
         outcome = row_outcome(row)
         try:
-            failure = load_failure(outcome, self._fetch)
+            failure = self._causes.failure(job, outcome)
             if failure is None:
                 settle([(future, load_value(outcome, self._fetch))])
                 return

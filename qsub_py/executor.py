@@ -17,9 +17,8 @@ from qsub_py import client as clients
 from qsub_py.callspec import Resources, call_spec, pack_files, read_resources, shown_name
 from qsub_py.client import Client
 from qsub_py.collecting import Collector
-from qsub_py.errors import PayloadError
 from qsub_py.futures import Future
-from qsub_py.payload import Call, dumps_call, pack_function
+from qsub_py.payload import Call, Needy, dumps_call, pack_function
 from qsub_py.results import Values
 from qsub_py.sending import OpenJob, Sender
 
@@ -116,7 +115,10 @@ class Executor(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run `fn(*args, **kwargs)` on a node; returns its Future at once.
 
-        Raises PayloadError for what cannot be pickled, RuntimeError after shutdown.
+        Futures of qsub_py may stand anywhere in the arguments, also in lists, dicts and objects:
+        the call waits on the cluster until their results are there, and gets these. When one
+        fails, so does this, with DependencyFailed. Raises PayloadError for what cannot be
+        pickled, TypeError for a future of another kind, RuntimeError after shutdown.
         """
         if self._pid != os.getpid():
             self._revive_after_fork()
@@ -125,11 +127,9 @@ class Executor(concurrent.futures.Executor):
             job = self._job_of(fn)
         if job.takes_function:
             args, kwargs = (fn, args, kwargs), {}
-        try:
-            data = dumps_call(args, kwargs)
-        except PayloadError:
-            _refuse_futures((*args, *kwargs.values()))
-            raise
+        data = dumps_call(args, kwargs)
+        if data.__class__ is not bytes:
+            _check_cluster(data, self._client)
         future: Future[T] = Future(job)
         self._sender.put((job, data, future))
         return future
@@ -266,9 +266,15 @@ def _finish(sender: Sender, pid: int) -> None:
         sender.join(_EXIT_S)
 
 
-def _refuse_futures(values: Iterable[Any]) -> None:
-    if any(isinstance(value, concurrent.futures.Future) for value in values):
-        raise TypeError("a Future cannot be an argument yet; pass its result()")
+def _check_cluster(call: bytes | Needy, client: Client) -> None:
+    """Raise TypeError when a call needs a result that is on another cluster."""
+    for one in call.inputs if isinstance(call, Needy) else ():
+        home = getattr(one, "_home", None)
+        if isinstance(home, OpenJob) and home.client.cluster != client.cluster:
+            raise TypeError(
+                f"a Future of cluster {home.client.cluster} cannot be an argument on cluster"
+                f" {client.cluster}; pass its result()"
+            )
 
 
 def _any_call(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:

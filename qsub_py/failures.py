@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from typing import Any
 
 from qsub_py.errors import JobError
@@ -42,6 +42,21 @@ class NodeLost(JobError, BrokenExecutor):
     """The node, or the process that ran the task, died too often."""
 
 
+class DependencyFailed(JobError):
+    """What it needs did not come about, so it never ran; its `__cause__` is the first failure."""
+
+    @classmethod
+    def of(cls, text: str, cause: BaseException | Future[Any] | None) -> DependencyFailed:
+        """Return one with its cause: an exception, or a future that failed or was cancelled."""
+        made = cls(text)
+        if isinstance(cause, Future):
+            ended = cause.done()
+            cause = CancelledError() if cause.cancelled() or not ended else cause.exception()
+        # Only the first one matters, however long the chain is.
+        made.__cause__ = cause.__cause__ or cause if isinstance(cause, cls) else cause
+        return made
+
+
 class RemoteTraceback(Exception):
     """The traceback of the task as text; the `__cause__` of its exception."""
 
@@ -58,7 +73,7 @@ _BY_STATE: dict[State, tuple[type[BaseException], str]] = {
     State.OUT_OF_MEMORY: (TaskOutOfMemory, "out of memory"),
     State.NODE_FAIL: (NodeLost, "the node was lost"),
     State.CANCELLED: (CancelledError, "cancelled"),
-    State.DEP_FAILED: (RemoteError, "a job it depends on failed"),
+    State.DEP_FAILED: (DependencyFailed, "a job it depends on failed"),
 }
 
 

@@ -15,6 +15,8 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from contextlib import suppress
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+from qsub_py.inputs import Place
+
 T = TypeVar("T")
 
 #: Held for moments: to give a future its condition, and to settle those without one.
@@ -23,6 +25,9 @@ _birth = threading.Lock()
 
 class Home(Protocol):
     """What a future needs to know of the job it is a task of."""
+
+    def place(self, future: Future[Any]) -> Place:
+        """Return which task it is or will be, waiting until that is decided."""
 
     def locate(self, future: Future[Any]) -> tuple[int, int]:
         """Return (job id, position), waiting until the call was sent."""
@@ -41,6 +46,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     """The result of a call, now or later."""
 
     _lock: threading.Condition | None
+    #: It may stand among the arguments of another call (payload.Input).
+    is_input = True
 
     def __init__(self, home: Home) -> None:
         # Not the base class's: it would make a condition, a third of the cost of a submit.
@@ -105,8 +112,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Return the end of what the call printed, as the server has it."""
         return self._home.tail(self).decode(errors="replace")
 
+    def place(self) -> Place:
+        """Return which task it is; waits until that is decided. Raises what sending raised."""
+        return self._home.place(self)
+
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Future cannot be an argument or a result; pass its result()")
+        raise TypeError("a Future cannot be a result; return its result()")
 
 
 def settle(results: Iterable[tuple[Future[Any], Any]]) -> None:

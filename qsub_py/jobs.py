@@ -12,11 +12,12 @@ from qsub_py import client as clients
 from qsub_py.client import Client
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError
-from qsub_py.failures import load_failure, load_value
+from qsub_py.failures import load_value
 from qsub_py.globs import check_glob
 from qsub_py.model import JobInfo, Outcome, State
 from qsub_py.results import OrderedRows, fetcher, row_outcome
 from qsub_py.store import CancelReply
+from qsub_py.tracing import Causes
 
 if TYPE_CHECKING:
     from qsub_py.result_rows import Row
@@ -61,9 +62,9 @@ class Job:
         import time
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        fetch = fetcher(self._client)
+        fetch, causes = fetcher(self._client), Causes(self._client)
         for outcome in self._ordered(deadline):
-            failure = load_failure(outcome, fetch)
+            failure = causes.failure(self.id, outcome)
             yield load_value(outcome, fetch) if failure is None else failure
 
     def _ordered(self, deadline: float | None) -> Iterator[Outcome]:
@@ -84,7 +85,7 @@ class Job:
             raise FuturesTimeoutError(f"job {self.id} has not ended yet")
         fetch = fetcher(self._client)
         for outcome in self.outcomes([position]):
-            failure = load_failure(outcome, fetch)
+            failure = Causes(self._client).failure(self.id, outcome)
             if failure is not None:
                 raise failure
             return load_value(outcome, fetch)

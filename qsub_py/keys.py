@@ -21,6 +21,12 @@ an old schema is never misread. The Lua files build the same names from the pref
     rx:<id>          string  4 bytes a task: number of the entry with its result
     tail:<id>        hash    position -> last bytes of its output
     files:<id>       hash    position -> signed note on the files it brought back
+    deps:<id>        hash    number -> condition that the job waits for (lua/lib/deps.lua)
+    kids:<id>        zset    "child:number" of conditions on the whole job -> child
+    in:<id>          stream  what groups of its tasks need of other tasks
+    uses:<id>        zset    which groups, or conditions, need tasks of it -> position
+    ptr:<id>         hash    position -> how many of its many inputs are there
+    same:<sha1>      zset    singletons of one owner and name -> job id
     blobs:<id>       set     blobs that belong to the job
     blob:<name>      hash    piece number -> up to 1 MiB
     refs             hash    blob of shipped files -> how many jobs need it
@@ -78,6 +84,12 @@ class Keys:
 
     def result_index(self, job: int) -> str:
         return f"{self.prefix}rx:{job}"
+
+    def inputs(self, job: int) -> str:
+        return f"{self.prefix}in:{job}"
+
+    def conditions(self, job: int) -> str:
+        return f"{self.prefix}deps:{job}"
 
     def tails(self, job: int) -> str:
         return f"{self.prefix}tail:{job}"

@@ -267,6 +267,8 @@ class Submission:
     max_fails: str = ""
     #: The rows of a sweep from a file, in pages; () when they stand in the spec.
     pages: tuple[bytes, ...] = ()
+    #: Fields of the job that say what it waits for (waits.py).
+    waits: dict[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +360,9 @@ class JobInfo:
     held_why: str = ""
     #: The schedule that made it, 0: none.
     schedule: int = 0
+    #: Conditions (--dependency) that are not met; tasks that wait for single other tasks.
+    unmet: int = 0
+    waiting: int = 0
 
     @property
     def total(self) -> int:

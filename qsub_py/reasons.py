@@ -64,6 +64,11 @@ def explain(
     if job.is_held:
         why = ": a task of it exited with 100" if job.held_why else ""
         return Why("JobHeldUser", f"it is held{why}; `qrls {job.id}` lets it go")
+    if job.unmet:
+        what = "1 condition is" if job.unmet == 1 else f"{job.unmet} conditions are"
+        return Why("Dependency", f"{what} not met; `qstat --why {job.id}` names them")
+    if job.waiting and job.waiting + job.later == job.counts[State.PENDING]:
+        return Why("Dependency", f"{_waiters(job.waiting)} for other tasks to complete")
     if job.begin_at > now:
         return Why("BeginTime", f"it begins in {int(job.begin_at - now) + 1} s at the earliest")
     running = job.counts.get(State.RUNNING, 0)
@@ -102,6 +107,10 @@ def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
     return Why("Resources", "the nodes that suit it are busy", details)
 
 
+def _waiters(count: int) -> str:
+    return "1 task waits" if count == 1 else f"{count} tasks wait"
+
+
 def _jobs(count: int) -> str:
     return "1 job is" if count == 1 else f"{count} jobs are"
 
@@ -128,7 +137,8 @@ def _rank(job: JobInfo) -> tuple[int, int]:
 
 def _stands_in_line(job: JobInfo) -> bool:
     is_full = job.limit and job.counts.get(State.RUNNING, 0) >= job.limit
-    return bool(job.counts.get(State.PENDING)) and not (job.is_held or job.has_ended or is_full)
+    pending = job.counts.get(State.PENDING, 0) - job.waiting
+    return pending > 0 and not (job.is_held or job.has_ended or is_full or job.unmet)
 
 
 def _described(job: JobInfo, need: Need, nodes: Sequence[NodeInfo]) -> tuple[tuple[str, str], ...]:

@@ -20,6 +20,7 @@ from qsub_py.model import RESULT_VALUE, JobInfo, Outcome, State
 from qsub_py.outcomes import Columns, unpack_columns
 from qsub_py.signing import verify
 from qsub_py.store import ResultEntry, Store
+from qsub_py.tracing import Causes
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Row = tuple[Columns, int, int]
 
 _COMPLETED = State.COMPLETED.code
+_DEP_FAILED = State.DEP_FAILED.code
 #: How many tasks are looked up in one round trip.
 _PAGE = 256
 #: Of so many nodes an error tells why they could not start a job.
@@ -212,6 +214,7 @@ class Values:
 
     def __init__(self, client: Client, info: JobInfo, deadline: float | None = None) -> None:
         self.job = info.id
+        self._client = client
         self._rows = OrderedRows(client, info)
         self._fetch = fetcher(client)
         self._deadline = deadline
@@ -224,7 +227,10 @@ class Values:
     def __next__(self) -> Any:
         if self._loaded:
             return self._loaded.pop()
-        value = row_value(self._rows.next(self._deadline), self._fetch)
+        row = self._rows.next(self._deadline)
+        if row[2] == _DEP_FAILED:
+            raise Causes(self._client).failure(self.job, row_outcome(row)) or RuntimeError
+        value = row_value(row, self._fetch)
         self._loaded = self._rows.ready_values()
         self._loaded.reverse()
         return value

@@ -7,26 +7,30 @@ travels in few. Nothing here knows how results come back (`collecting.py`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qsub_py.client import CHUNK_BYTES, CHUNK_TASKS, Chunk, Client
+from qsub_py.chunks import PackedCall, chunked
+from qsub_py.client import Chunk, Client
 from qsub_py.config import user_name
 from qsub_py.errors import JobError, JobNotFound, QsubError, StoreBusy, StoreError, StoreUnavailable
+from qsub_py.failures import DependencyFailed
 from qsub_py.futures import Future, fail
+from qsub_py.inputs import Place
 from qsub_py.model import JobSpec, State
-from qsub_py.payload import join_calls
+from qsub_py.payload import Needy
 
 if TYPE_CHECKING:
     from qsub_py.shipping import Parcel
     from qsub_py.store import Store
 
-Call = tuple[bytes, Future[Any]]
-Item = tuple["OpenJob", bytes, Future[Any]]
+Call = tuple[PackedCall, Future[Any]]
+Item = tuple["OpenJob", PackedCall, Future[Any]]
 
 _log = logging.getLogger("qsub_py")
 #: An open job that grew to this is closed, and a new one begun.
@@ -62,7 +66,8 @@ class OpenJob:
         #: 0 until the first call is sent.
         self.id = 0
         self.uid = ""
-        self.count = 0
+        #: How many tasks have a position, and how many of these the server has.
+        self.count = self.sent = 0
         #: By position: those that have no result yet.
         self.futures: dict[int, Future[Any]] = {}
         #: The one that took over where this one was closed.
@@ -89,7 +94,15 @@ class OpenJob:
     # -- what futures ask (futures.Home) ---------------------------------------------------
 
     def locate(self, future: Future[Any]) -> tuple[int, int]:
-        """Return (job id, position) of a future's task, once it was sent."""
+        """Return (job id, position) of a future's task, once the server has it."""
+        with self._lock:
+            while not (future.done() or _is_sent(future)):
+                self._lock.wait(1.0)
+        place = self.place(future)
+        return place.job, place.position
+
+    def place(self, future: Future[Any]) -> Place:
+        """Return which task a future's will be, once that is decided."""
         with self._lock:
             while future._position is None:
                 if future.done():
@@ -97,7 +110,7 @@ class OpenJob:
                 self._lock.wait()
         home = future._home
         assert isinstance(home, OpenJob)
-        return home.id, future._position
+        return Place(home.id, home.uid, future._position)
 
     def withdraw(self, future: Future[Any]) -> bool:
         """Cancel a call; one that was not sent yet is never sent."""
@@ -215,7 +228,33 @@ class Sender:
     def _send(self, batch: Sequence[Item]) -> None:
         groups: dict[OpenJob, list[Call]] = {}
         for job, data, future in batch:
+            if isinstance(data, Needy):
+                groups = self._before(job, data, groups)
             groups.setdefault(job, []).append((data, future))
+        self._send_groups(groups)
+
+    def _before(
+        self, job: OpenJob, call: Needy, groups: dict[OpenJob, list[Call]]
+    ) -> dict[OpenJob, list[Call]]:
+        """Give all that a call needs its place, but for earlier calls of its own job.
+
+        What was submitted earlier is sent first: senders that wait for each other wait for
+        calls submitted before, so never in a circle.
+        """
+        unplaced = [
+            one for one in call.inputs
+            if isinstance(one, Future) and one._position is None and one._home is not job
+        ]  # fmt: skip
+        if groups and unplaced:
+            self._send_groups(groups)
+            groups = {}
+        for one in unplaced:
+            if isinstance(one._home, OpenJob) and one._home._lock is not self.lock:
+                with contextlib.suppress(Exception):  # it failed: `_never_sent` sees it
+                    one.place()
+        return groups
+
+    def _send_groups(self, groups: dict[OpenJob, list[Call]]) -> None:
         for job, calls in groups.items():
             try:
                 self._send_calls(job, calls)
@@ -276,41 +315,49 @@ class Sender:
 
     def _append(self, job: OpenJob, calls: list[Call]) -> None:
         chunks: list[Chunk] = []
-        for part in _parts(calls):
-            sent = self._place(job, part)
+        at = 0
+        for part in chunked([data for data, _ in calls]):
+            sent = self._place(job, calls[at : at + len(part)])
+            at += len(part)
             if sent:
-                chunk = join_calls(sent)
-                chunks.append(job.client.signed_chunk(job.uid, job.count, len(sent), chunk))
+                chunks.append(job.client.signed_chunk(job.uid, job.count, sent))
                 job.count += len(sent)
         _patiently(lambda: job.client.append(job.id, job.uid, chunks, patience_s=_PATIENCE_S))
+        job.sent = job.count
 
-    def _place(self, job: OpenJob, part: list[Call]) -> list[bytes]:
+    def _place(self, job: OpenJob, part: list[Call]) -> list[PackedCall]:
         """Give futures their positions; those cancelled before are left out."""
-        sent, position, futures = [], job.count, job.futures
+        sent: list[PackedCall] = []
+        hopeless: list[tuple[Future[Any], Future[Any]]] = []
+        position, futures = job.count, job.futures
         with self.lock:
             for data, future in part:
                 if future.done():
+                    continue
+                if isinstance(data, Needy) and (bad := _never_sent(data)) is not None:
+                    hopeless.append((future, bad))
                     continue
                 future._home = job
                 future._position = position
                 futures[position] = future
                 position += 1
                 sent.append(data)
+        for future, bad in hopeless:
+            fail(future, DependencyFailed.of("a call whose result it needs was never sent", bad))
         return sent
 
 
-def _parts(
-    calls: list[Call],
-) -> Iterator[list[Call]]:
-    """Cut calls into parts that make a chunk each."""
-    start = size = 0
-    for number, (data, _) in enumerate(calls):
-        if number > start and (number - start == CHUNK_TASKS or size + len(data) > CHUNK_BYTES):
-            yield calls[start:number]
-            start, size = number, 0
-        size += len(data)
-    if calls:
-        yield calls[start:]
+def _is_sent(future: Future[Any]) -> bool:
+    home, position = future._home, future._position
+    return isinstance(home, OpenJob) and position is not None and position < home.sent
+
+
+def _never_sent(call: Needy) -> Future[Any] | None:
+    """Return an input that will never be there: it failed, or was cancelled, before it was sent."""
+    for one in call.inputs:
+        if isinstance(one, Future) and one._position is None:
+            return one
+    return None
 
 
 def _patiently(request: Callable[[], None]) -> None:

@@ -18,6 +18,10 @@ from qsub_py.store_files import ShipLost, full, piece_count, ship_name
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import CancelReply, ResultEntry, StoreHealth, decoded
 from qsub_py.store_views import StoreViews
+from qsub_py.waits import Group
+
+#: What `rerun_tree` runs again.
+_RERUN = (State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.NODE_FAIL)
 
 __all__ = ["CancelReply", "ResultEntry", "Store", "StoreHealth", "lane_of", "round_up_mem"]
 
@@ -69,7 +73,7 @@ class Store(StoreViews):
         shown: dict[str, Argument] = {
             "name": spec.name, "owner": spec.owner, "queue": spec.queue, "kind": spec.kind,
             "cpus": spec.cpus, "mem": spec.mem_bytes, "gpus": spec.gpus, "time": spec.time_s,
-            "array": int(spec.is_array),
+            "array": int(spec.is_array), **sub.waits,
         }  # fmt: skip
         shown |= retry_fields(spec)
         if len(function) > INLINE_BYTES:
@@ -88,6 +92,10 @@ class Store(StoreViews):
             raise full(self.url)
         if reply[0] == b"lost":
             raise ShipLost(f"the files of this job are not on the server at {self.url}")
+        if reply[0] == b"unknown":
+            raise JobNotFound(f"there is no job {int(reply[1])} to wait for")
+        if reply[3]:
+            self._tend()
         return int(reply[1]), bool(reply[2])
 
     def _sweep_fields(self, sub: Submission) -> dict[str, Argument]:
@@ -122,28 +130,41 @@ class Store(StoreViews):
         signature: bytes,
         *,
         close: bool = False,
+        inputs: Sequence[Group] = (),
     ) -> None:
-        """Add tasks first..first+count-1 to an open job; doing it again changes nothing."""
+        """Add tasks first..first+count-1 to an open job; doing it again changes nothing.
+
+        Those of `inputs` wait until these are there.
+        """
         blob = ""
         if len(chunk) > INLINE_BYTES:
             blob, chunk = self.put_blob(chunk), b""
-        reply = self._call("append", job, uid, first, count, int(close), blob, chunk, signature)
+        reply = self._call(
+            "append", job, uid, first, count, int(close), blob, chunk, signature,
+            "|".join(map(str, inputs)),
+        )  # fmt: skip
         _appended(reply, job, self.url)
+        if reply[2]:
+            self._tend()
 
     def append_many(
-        self, job: int, uid: str, chunks: Sequence[tuple[int, int, bytes, bytes]]
+        self, job: int, uid: str, chunks: Sequence[tuple[int, int, bytes, bytes, str]]
     ) -> None:
-        """Add several chunks (first, count, bytes, signature) in one round trip."""
+        """Add several chunks (first, count, bytes, signature, inputs) in one round trip."""
         requests: list[tuple[Argument, ...]] = []
-        for first, count, chunk, signature in chunks:
+        for first, count, chunk, signature, inputs in chunks:
             blob = ""
             if len(chunk) > INLINE_BYTES:
                 blob, chunk = self.put_blob(chunk), b""
             requests.append(
-                ("append", self.keys.meta, job, uid, first, count, 0, blob, chunk, signature)
-            )
-        for reply in self.link.calls(requests):
+                ("append", self.keys.meta, job, uid, first, count, 0, blob, chunk, signature,
+                 inputs)
+            )  # fmt: skip
+        replies = self.link.calls(requests)
+        for reply in replies:
             _appended(reply, job, self.url)
+        if any(reply[2] for reply in replies):
+            self._tend()
 
     def close_job(self, job: int) -> None:
         """Say that no more tasks will come."""
@@ -207,16 +228,20 @@ class Store(StoreViews):
         count = 0
         for first, last in ranges:
             reply = self._call("requeue", job, first, last, mask)
-            if reply[0] == b"gone":
-                raise JobNotFound(f"there is no job {job}")
-            if reply[0] == b"fate":
-                raise StoreError(
-                    f"job {job} was given up as a whole, and some of its tasks have not ended yet",
-                    hint=f"wait for them: qwait {job}",
-                )
+            _check_requeued(job, reply)
             count += int(reply[1])
         self._tend()
         return count
+
+    def rerun_tree(self, job: int) -> None:
+        """Run the failed tasks of a job again, and what was given up because of them.
+
+        A job that was itself given up for what it depends on is looked at anew. JobNotFound.
+        """
+        mask = "|" + "".join(f"{state.code}|" for state in _RERUN)
+        reply = self._call("retree", job, mask)
+        _check_requeued(job, reply)
+        self._tend()
 
     def drain(self, node: str, *, reason: str = "") -> bool:
         """Let a node (uid) start nothing new; False when it is not live."""
@@ -250,10 +275,21 @@ class Store(StoreViews):
         ]
 
 
+def _check_requeued(job: int, reply: list[Any]) -> None:
+    if reply[0] == b"gone":
+        raise JobNotFound(f"there is no job {job}")
+    if reply[0] == b"fate":
+        raise StoreError(
+            f"job {job} was given up as a whole, and some of its tasks have not ended yet",
+            hint=f"wait for them: qwait {job}",
+        )
+
+
 _NOT_EXTENDED = {
     "gone": "there is no job {}",
     "single": "job {} is no sweep, so it has no points to add to",
     "fate": "job {} was cancelled or given up as a whole, so it takes no more points",
+    "corr": "the tasks of job {} wait for those of another (aftercorr), so it takes no more points",
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from qsub_py.errors import QsubError, StoreBusy, StoreError
 from qsub_py.model import Batch
 from qsub_py.store_files import StoreFiles
+from qsub_py.store_inputs import StoreInputs
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import decoded
 
@@ -100,7 +101,7 @@ class Order:
     text: str
 
 
-class NodeStore(StoreFiles):
+class NodeStore(StoreFiles, StoreInputs):
     """The store of one cluster, for the agent of node `uid`."""
 
     def __init__(self, link: Link, cluster: str, uid: str) -> None:
@@ -111,6 +112,8 @@ class NodeStore(StoreFiles):
         self._request = 0
         #: The last epoch heard of: a server that was rolled back may have forgotten it.
         self._epoch = -1
+        #: Fan-outs that are not finished, as far as is known: see `tend`.
+        self.unfinished = 0
 
     def hello(
         self,
@@ -197,7 +200,9 @@ class NodeStore(StoreFiles):
             text = ",".join(f"{job}:{tasks}" for job, tasks in hints.items())
             requests.append(("claim", key, *me, self._request, most, text))
         replies = self.link.calls(requests) if requests else []
-        accepted = [int(n) for n in _accepted(replies[0])[1:]] if reports else []
+        accepted: list[int] = []
+        if reports:
+            self.unfinished, *accepted = map(int, _accepted(replies[0])[1:])
         return accepted, _claim(replies[-1]) if most > 0 else None
 
     def give_back(self, batch: Batch, codes: bytes, reason: str) -> int:
@@ -206,7 +211,13 @@ class NodeStore(StoreFiles):
             "giveback", *self._me(), batch.job, batch.uid, batch.slot, batch.epoch, batch.attempt,
             codes, reason,
         )  # fmt: skip
+        self.unfinished = 1
         return int(_accepted(reply)[1])
+
+    def tend(self) -> None:
+        """Do a slice of the unfinished fan-outs, if any: what waits for others that have ended."""
+        if self.unfinished:
+            self.unfinished = int(self._call("tend"))
 
     def renew(
         self, acknowledged: Iterable[int], shown: dict[str, str] | None = None
@@ -215,7 +226,8 @@ class NodeStore(StoreFiles):
         pairs = [word for pair in (shown or {}).items() for word in pair]
         acked = ",".join(map(str, acknowledged))
         reply = _accepted(self._call("renew", *self._me(), acked, *pairs))
-        orders = [Order(int(s), decoded(t)) for s, t in zip(reply[2::2], reply[3::2], strict=True)]
+        self.unfinished = int(reply[2])
+        orders = [Order(int(s), decoded(t)) for s, t in zip(reply[3::2], reply[4::2], strict=True)]
         return int(reply[1]) / 1000, sorted(orders, key=lambda order: order.seq)
 
     def housekeep(self) -> tuple[float, list[int]]:
@@ -224,7 +236,7 @@ class NodeStore(StoreFiles):
         Returns when the next is due (0: nothing), and the schedules that are due now.
         """
         while self._call("sweep")[0]:
-            pass
+            self.unfinished = 1
         while True:
             promoted, next_due, *schedules = self._call("promote")
             if int(promoted) < 256:

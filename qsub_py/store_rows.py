@@ -12,7 +12,7 @@ from qsub_py.model import JobInfo, NodeInfo, State
 COUNTS = {state: f"c{state.code}" for state in State if 1 <= state.code <= 9}
 SHOWN = """
     uid name owner queue kind prio cpus mem gpus time submitted started ended n limit held open
-    array begin exit why lane later later_at held_why sched
+    array begin exit why lane later later_at held_why sched dep wait
 """.split()  # noqa: SIM905 - a list of words is read as words
 
 
@@ -115,6 +115,7 @@ def job_info(
         unfit={names.get(decoded(uid), decoded(uid)): decoded(why) for uid, why in unfit.items()},
         lane=got["lane"], later=int(got["later"] or 0), later_at=float(got["later_at"] or 0) / 1000,
         held_why=got["held_why"], schedule=int(got["sched"] or 0),
+        unmet=int(got["dep"] or 0), waiting=int(got["wait"] or 0),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from qsub_py.errors import JobNotFound
 from qsub_py.model import JobInfo, JobSpec, NodeInfo, State, TaskInfo
+from qsub_py.store_deps import StoreDeps
 from qsub_py.store_files import StoreFiles
 from qsub_py.store_link import Argument
 from qsub_py.store_rows import (
@@ -24,7 +25,7 @@ from qsub_py.store_rows import (
 )
 
 
-class StoreViews(StoreFiles):
+class StoreViews(StoreFiles, StoreDeps):
     """Reads; nothing here changes a thing."""
 
     # -- looking ---------------------------------------------------------------------------
@@ -53,6 +54,10 @@ class StoreViews(StoreFiles):
         return [
             info for at in range(0, len(chosen), 256) for info in self._jobs(chosen[at : at + 256])
         ]
+
+    def some_jobs(self, ids: Sequence[int]) -> list[JobInfo]:
+        """Return those of these jobs that are there."""
+        return self._jobs(ids) if ids else []
 
     def _node_names(self) -> dict[str, str]:
         names = pairs(self.link.command("HGETALL", self.keys.prefix + "names"))

@@ -119,6 +119,9 @@ def failure_lines(spec: JobSpec) -> list[str]:
 
 
 def _starts(draft: Draft) -> str:
+    when = [f"{wish.kind}:{wish.ref}" if wish.ref else wish.kind for wish in draft.wishes]
+    if when:
+        return ("?" if draft.is_or else ",").join(when)
     if draft.is_held:
         return "when released (qrls)"
     return f"no earlier than {draft.begin}" if draft.begin else "as soon as a node is free"

@@ -10,6 +10,7 @@ from qsub_py import render
 from qsub_py.cli.dry_run import failure_lines
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
+from qsub_py.cli.tree import needs
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.reasons import Line, explain
 from qsub_py.sweep import from_plain
@@ -34,7 +35,10 @@ def show_why(client: Client, scene: Scene) -> None:
         count = job.counts.get(State.PENDING, 0)
         whole = f"{count} of {job.total} tasks of job {job.id} ({job.name}) wait"
         subject = f"job {job.id} ({job.name}) waits" if job.total == 1 else whole
-        print(safe(f"{subject}: {why.reason}: {why.sentence}"))
+        what = needs(client, job) if why.reason == "Dependency" else []
+        print(safe(f"{subject}: {why.reason}: {what[0] if len(what) == 1 else why.sentence}"))
+        for one in what if len(what) > 1 else ():
+            print(safe(f"  {one}"))
         _print_nodes(why.nodes)
 
 
@@ -55,6 +59,8 @@ def _condition(job: JobInfo, now: float) -> str:
     code = exit_code(job)
     how = f", exit code {code}" if code else ""
     why = f": {job.reason}" if job.reason else ""
+    if job.state is State.DEP_FAILED:
+        why = f": DependencyNeverSatisfied{why}"
     return f"ended {job.state.name}{how}{why}"
 
 
@@ -66,7 +72,8 @@ def show_full(client: Client, scene: Scene) -> None:
         spec = spec_of(client, found.job)
         why = scene.whys.get(found.job.id)
         reason = f"{why.reason}: {why.sentence}" if why else found.job.reason
-        render.show_fields(_fields(found.job, spec, reason, scene.now))
+        more = [("waits for", line) for line in needs(client, found.job)]
+        render.show_fields([*_fields(found.job, spec, reason, scene.now), *more])
 
 
 def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[str, str]]:

@@ -47,6 +47,8 @@ class Request:
     extend: str | None = None
     max_fails: str | None = None
     skip_if_exists: str | None = None
+    dependency: str | None = None
+    after: tuple[str, ...] = ()
     begin: str | None = None
     hold: bool | None = None
     priority: str | None = None
@@ -173,6 +175,11 @@ def _scheduling() -> list[click.Parameter]:
         _value(at, "--array", "-a", metavar="SET",
                help="One task for each number: 1-100, 0,3,7-9, 1-100:2; %8 runs 8 at once, also"
                " alone, of a sweep."),
+        _value(at, "--dependency", "-d", metavar="LIST",
+               help="Start when afterok:12, afterany:12_3, afternotok:, aftercorr:, singleton;"
+               " several with `,` (all) or `?` (any)."),
+        _value(at, "--after", metavar="JOB...", multiple=True,
+               help="Start when these jobs have completed: --after 12 13 is afterok:12:13."),
         _value(at, "--begin", "-b", metavar="WHEN",
                help="Start no earlier: 16:00, tomorrow, now+1hour, 2027-01-20T12:34:00."),
         _flag(at, "--hold", "-H", help="Submit, but do not start before qrls."),

@@ -40,6 +40,10 @@ def rule_of(request: Request) -> Rule | None:
     for name in ("wait", "follow"):
         if getattr(request, name):
             raise SpecError(f"--{name} has no end with --every or --cron", hint="leave one out")
+    if request.dependency is not None or request.after:
+        raise SpecError("--dependency says nothing with --every or --cron: it is met once for all",
+                        hint="write --begin for the first time, --overlap queue for one by one"
+                        )  # fmt: skip
     every_ms, cron, zone_name = _times(request)
     until_ms = 0
     if request.until is not None:

@@ -26,9 +26,16 @@ _STATES_AT_ONCE = 65536
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB[_TASKS]...")
 @click.option("--failed", is_flag=True, help="Those that failed, however: F, TO, OOM, NF, DF.")
 @click.option("-s", "--state", "states", metavar="STATES", help="Those in these states: F,CA.")
+@click.option(
+    "--tree",
+    is_flag=True,
+    help="What failed, and all that was given up because of it (DEP_FAILED).",
+)
 @click.option("--all", "everything", is_flag=True, help="All that have ended, completed ones too.")
 @common.options
-def qrerun(jobs: tuple[str, ...], failed: bool, states: str | None, everything: bool) -> int:
+def qrerun(
+    jobs: tuple[str, ...], failed: bool, states: str | None, tree: bool, everything: bool
+) -> int:
     """Run ended tasks of JOBS again, in the same job, with the next attempt number.
 
     What waits or runs is left alone. Of a job with many tasks say which: 12_[3,5], --failed,
@@ -38,10 +45,11 @@ def qrerun(jobs: tuple[str, ...], failed: bool, states: str | None, everything: 
     Examples:
       qrerun 12 --failed           what failed
       qrerun 12 --state F,CA       what failed, and what was cancelled
+      qrerun 12 --tree             what failed, and the jobs that waited for it
       qrerun 12_[3,5]              two tasks, however they ended
     """
-    if failed + everything + (states is not None) > 1:
-        raise SpecError("--failed, --state and --all exclude each other", hint="choose one")
+    if failed + everything + tree + (states is not None) > 1:
+        raise SpecError("--failed, --state, --tree and --all exclude each other", hint="choose one")
     refs = ids.parse(jobs)
     wanted = _wanted(states, failed=failed, everything=everything)
     client = common.connect()
@@ -49,7 +57,10 @@ def qrerun(jobs: tuple[str, ...], failed: bool, states: str | None, everything: 
     for ref in refs:
         try:
             for picked in ids.find(client, ref):
-                _rerun(client, picked, wanted)
+                if tree:
+                    _rerun_tree(client, picked)
+                else:
+                    _rerun(client, picked, wanted)
         except JobNotFound as error:
             common.complain(f"qrerun: {error}")
             code = 1
@@ -98,6 +109,19 @@ def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> N
     left = job.counts.get(State.CANCELLED, 0)
     if left and State.CANCELLED not in wanted and picked.ranges is None:
         common.hint(f"qrerun: {left} cancelled tasks stay so; --state F,CA runs them, too")
+
+
+def _rerun_tree(client: Client, picked: Picked) -> None:
+    job = picked.job
+    if picked.ranges is not None:
+        raise SpecError("--tree is for whole jobs", hint=f"write qrerun {job.id} --tree")
+    count = sum(job.counts.get(state, 0) for state in _FAILED)
+    if not count:
+        common.complain(f"qrerun: no task of {picked.shown} has failed: nothing to run again")
+        return
+    client.ask(lambda store: store.rerun_tree(job.id))
+    print(f"job {job.id}: {count} {'task runs' if count == 1 else 'tasks run'} again, and what"
+          " was given up because of it waits again")  # fmt: skip
 
 
 def _count(client: Client, picked: Picked, wanted: frozenset[State]) -> Iterable[int]:

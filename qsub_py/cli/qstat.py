@@ -57,11 +57,6 @@ class Scene:
     now: float
 
 
-def _refuse_later(_: click.Context, option: click.Parameter, value: bool) -> None:
-    if value:
-        raise SpecError(f"`--{option.name}` is not supported yet", hint="leave it out")
-
-
 @click.command("qstat", context_settings={"max_content_width": 100})
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @click.option("-u", "--user", metavar="USER", help="Jobs of this user (mine).")
@@ -84,13 +79,13 @@ def _refuse_later(_: click.Context, option: click.Parameter, value: bool) -> Non
 )
 @click.option("--periodic", is_flag=True, help="Show what runs again and again (my schedules).")
 @click.option("--noheader", is_flag=True, help="Leave the headings out.")
-@click.option("--tree", is_flag=True, hidden=True, expose_value=False, callback=_refuse_later)
+@click.option("--tree", is_flag=True, help="Draw what waits for what.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common.options
 def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool, tasks: bool,
           long: bool, full: bool, states: str | None, name: tuple[str, ...], watch: bool,
           interval: str | None, why: bool, columns: str | None, periodic: bool,
-          noheader: bool, as_json: bool) -> None:  # fmt: skip
+          noheader: bool, tree: bool, as_json: bool) -> None:  # fmt: skip
     """Show my active jobs, or the JOBs named (12, 12_3, 12_[1-5], 12-20, last)."""
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
     view = View(
@@ -113,7 +108,12 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
 
         (show_why if why else show_full)(client, scene)
         return
-    if tasks:
+    if tree:
+        from qsub_py.cli.tree import lines
+
+        for line in lines(client, scene.picked, scene.whys):
+            print(line)
+    elif tasks:
         _show_tasks(client, scene, as_json=as_json, header=not noheader)
     elif as_json:
         render.show_json([job_json(p.job, scene.whys.get(p.job.id)) for p in scene.picked])

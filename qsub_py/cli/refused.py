@@ -13,9 +13,6 @@ from qsub_py.errors import SpecError
 #: Ours, but of a later version.
 LATER = frozenset(
     [
-        "-d",
-        "--dependency",
-        "--after",
         "-C",
         "--constraint",
         "-L",
@@ -34,8 +31,8 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "-pe": ("Grid Engine", "write --cpus N"),
     "-tc": ("Grid Engine", "write --array 1-100%N, with --sweep --array %N"),
     "-sync": ("Grid Engine", "write --wait"),
-    "-hold_jid": ("Grid Engine", "dependencies come later"),
-    "-hold_jid_ad": ("Grid Engine", "dependencies come later"),
+    "-hold_jid": ("Grid Engine", "write --dependency afterany:JOB"),
+    "-hold_jid_ad": ("Grid Engine", "write --dependency aftercorr:JOB"),
     "-notify": ("Grid Engine", "write --signal USR2@60"),
     "-now": ("Grid Engine", "leave it out"),
     "-l": ("PBS and Grid Engine", "write --cpus N, --mem SIZE, --time LIMIT"),
@@ -102,7 +99,8 @@ def check_flag(option: str, following: str) -> None:
     """Raise SpecError when a flag is followed by what only PBS puts there (`-W depend=..`)."""
     if option == "-W" and _PBS_ATTRIBUTE.match(following):
         attribute = following.partition("=")[0]
-        cure = "write --wait" if attribute == "block" else "leave it out"
+        cures = {"block": "write --wait", "depend": "write --dependency afterok:JOB"}
+        cure = cures.get(attribute, "leave it out")
         raise SpecError(f"`-W {attribute}=` of PBS is not supported yet", hint=cure)
 
 

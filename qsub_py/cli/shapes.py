@@ -92,8 +92,13 @@ def place_cell(job: JobInfo, why: Why | None) -> str:
     """Return the nodes a job runs on, else why it waits or failed, in parentheses."""
     if job.nodes:
         return ",".join(job.nodes)
-    reason = why.reason if why else job.reason
+    reason = why.reason if why else short_reason(job)
     return f"({reason})" if reason else ""
+
+
+def short_reason(job: JobInfo) -> str:
+    """Return why a job ended as it did, as a table shows it."""
+    return "DependencyNeverSatisfied" if job.state is State.DEP_FAILED else job.reason
 
 
 def clock(moment: float | None) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from qsub_py import activation
+from qsub_py import activation, waits
 from qsub_py import environ as environment
 from qsub_py.arrays import parse_limit, parse_share
 from qsub_py.cli.common import whole
@@ -38,6 +38,7 @@ from qsub_py.units import (
     parse_size,
     quoted,
 )
+from qsub_py.waits import Wish
 
 if TYPE_CHECKING:
     from qsub_py.config import Config, JobConfig
@@ -82,6 +83,9 @@ class Draft:
     #: As written, "" for at once; read again by the server's clock.
     begin: str = ""
     key: str = ""
+    #: What it waits for, as asked; whether one of them is enough.
+    wishes: tuple[Wish, ...] = ()
+    is_or: bool = False
     #: The files of spec.ship, to be sent.
     parcels: tuple[Parcel, ...] = ()
     #: Of a schedule: when it fires, and how often at most (0: any number).
@@ -136,6 +140,7 @@ def build(
     environment.check_size(spec.argv, spec.env)
     if request.begin is not None:
         _read("--begin", lambda text: parse_begin(text, now=time.time()), request.begin)
+    wishes, is_or = _wishes(request)
     notes = list(_notes(spec))
     if array is not None and array.is_merged:
         notes.append(f"numbers written twice count once: {_shown_array(array.segments)}")
@@ -149,10 +154,13 @@ def build(
         is_held=bool(request.hold),
         begin=request.begin or "",
         key=_key(request.key),
+        wishes=wishes,
+        is_or=is_or,
         rule=rule_of(request),
         times=times_of(request),
         parcels=parcels,
-        max_fails="" if request.max_fails is None
+        max_fails=""
+        if request.max_fails is None
         else _read("--max-fails", parse_share, request.max_fails),
         pages=pages,
         notes=tuple(notes),
@@ -222,9 +230,7 @@ def _with_failure(spec: JobSpec, request: Request) -> JobSpec:
     )  # fmt: skip
     return replace(
         spec,
-        retry=read_retry(
-            asked, mem_bytes=spec.mem_bytes, time_s=spec.time_s, requeue=spec.requeue
-        ),
+        retry=read_retry(asked, mem_bytes=spec.mem_bytes, time_s=spec.time_s, requeue=spec.requeue),
         notice=read_notice(asked, time_s=spec.time_s),
     )
 
@@ -335,6 +341,18 @@ def _text(text: str | None, option: str) -> str:
     if text is not None and len(text) > MAX_TEXT:
         raise SpecError(f"{option} is longer than {MAX_TEXT} characters")
     return text or ""
+
+
+def _wishes(request: Request) -> tuple[tuple[Wish, ...], bool]:
+    wishes: tuple[Wish, ...] = ()
+    is_or = False
+    if request.dependency is not None:
+        wishes, is_or = _read("--dependency", waits.parse, request.dependency)
+    if request.after and is_or:
+        raise SpecError("--after cannot be one of several choices (`?`)", hint="leave it out")
+    for text in request.after:
+        wishes += _read("--after", waits.parse_after, text)
+    return tuple(dict.fromkeys(wishes)), is_or
 
 
 def _key(text: str | None) -> str:

@@ -11,6 +11,7 @@ from qsub_py.cli.periodic import plan_of
 from qsub_py.cli.spec import Draft
 from qsub_py.reasons import Need, capacity_complaint, fitting_nodes
 from qsub_py.units import parse_begin
+from qsub_py.waits import NOTHING
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -65,6 +66,11 @@ def _bring_home(client: Client, job: int, draft: Draft, began_at: float, code: i
 def _send(client: Client, draft: Draft) -> int:
     begin_at = parse_begin(draft.begin, now=client.store.now()) if draft.begin else 0.0
     plan = plan_of(draft, now=client.store.now()) if draft.rule else None
+    waits = NOTHING
+    if draft.wishes:
+        from qsub_py.cli.depend import resolve  # here: it takes the server to tell
+
+        waits = resolve(client, draft)
     try:
         return client.submit(
             draft.spec,
@@ -78,6 +84,7 @@ def _send(client: Client, draft: Draft) -> int:
             plan=plan,
             max_fails=draft.max_fails,
             pages=draft.pages,
+            waits=waits,
         )
     except KeyboardInterrupt:
         common.complain(

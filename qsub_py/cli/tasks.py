@@ -78,6 +78,8 @@ def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, no
         for state, reason in ((State.PENDING, f"({why})" if why else ""), *_UNSTARTED):
             idle = [task for task in tasks if task.state is state and _is_idle(task)]
             said = reason or (job.reason if state.is_terminal else "")
+            if state is State.DEP_FAILED:
+                said = "DependencyNeverSatisfied"
             for some in _together(idle):
                 name = pending_id(job, [task.index for task in some])
                 params = params_cell(some[0]) if len(some) == 1 else ""

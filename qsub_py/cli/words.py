@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from qsub_py.cli import refused
 from qsub_py.errors import SpecError
+from qsub_py.waits import is_id
 
 #: What qsub still takes after a SCRIPT or FUNCTION.
 LATE_OPTIONS = (
@@ -91,6 +92,9 @@ def _take(word: str, rest: deque[str], table: Mapping[str, Option]) -> str:
         return option.name
     if value is None:
         value = _next_value(spelled, rest, table)
+    if option.name == "--after":
+        while rest and is_id(rest[0]):
+            value += " " + rest.popleft()
     refused.check_value(spelled, value)
     return f"{option.name}={value}"
 

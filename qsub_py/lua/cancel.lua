@@ -4,7 +4,7 @@
 -- Returns {'ok', tasks that were waiting, tasks that run, had ended (0 or 1), node, seq, ...};
 --         {'gone'}; {'many'} when 256 separate ranges are cancelled already.
 -- Replay: nothing waits any more; holders are told once more, which is harmless.
---- @include head job node batch todo
+--- @include head job node batch deps todo
 
 local j = load(ARGV[1])
 if not j then return {'gone'} end
@@ -33,6 +33,8 @@ local function cancel_ahead(from, to)
   end
   redis.call('HSET', key('j', j.id), 'cx', table.concat(text, ','))
   j.c5 = j.c5 + after - before
+  if j.gate == 2 then j.wait = j.wait - after + before end
+  if after > before then tell(j, from, to) end
   return after - before
 end
 
@@ -59,8 +61,7 @@ if b >= math.max(a, j.cursor) then
 end
 local after, below, running = cancel_slice(j, a, b)
 if after <= math.min(b, j.cursor - 1) then
-  redis.call('RPUSH', P .. 'todo', table.concat({'cancel', j.id, string.format('%.0f', after),
-    string.format('%.0f', b), by}, '|'))
+  push_todo('cancel', j.id, after, b, by)
 end
 local reply = {'ok', waiting + below, running, 0}
 if waiting + below > 0 then notice(j) end

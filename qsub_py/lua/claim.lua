@@ -8,7 +8,7 @@
 --         '' or {first, count, data, signature, blob} of the arguments that the batch begins with;
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
---- @include head job node batch
+--- @include head job node batch deps todo
 
 local uid, req, most = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5])
 local no = refusal(uid, ARGV[2], ARGV[3])
@@ -35,6 +35,8 @@ if redis.call('SCARD', P .. 'rec') > 0 then
   if SERVED < tonumber(redis.call('HGET', KEYS[1], 'rec_until') or 0) then return {'wait', NOW} end
   redis.call('DEL', P .. 'rec')
 end
+
+do_todo()
 
 local node = load_node(uid)
 local hint = {}
@@ -63,6 +65,10 @@ local function next_again(j, k, class)
     if not entry then return nil end
     local first, count = string.match(entry, '(%d+):(%d+)')
     first, count = tonumber(first), tonumber(count)
+    -- What was let go piece by piece goes out as one.
+    while count < k and string.match(redis.call('LINDEX', key('again', j.id), 0) or '', '^%d+') == string.format('%.0f', first + count) do
+      count = count + string.match(redis.call('LPOP', key('again', j.id)), '%d+$')
+    end
     local bytes = states_of(j.id, first, math.min(count, SLICE))
     local stands = standing(j, first, #bytes, class)
     local i = 1
@@ -87,6 +93,7 @@ local function next_again(j, k, class)
 end
 
 local function next_fresh(j, k)
+  if j.gate == 2 then return nil end
   local stop = j.n
   j.cut = j.cut or intervals(j.id)
   while j.cut[1] do
@@ -167,9 +174,11 @@ local function take(j, need, class)
     return false
   end
   put_states(j, first, string.rep(string.char(16 + math.min(attempt, 15)), count))
+  local had_started = has_started(j)
   j.c1 = j.c1 + count
   if class > 0 then j.grown = j.grown - count end
   if j.started == 0 then j.started = NOW end
+  if j.kids % 2 == 1 and has_started(j) and not had_started then push_todo('kids', j.id, 0, 0, '') end
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,

@@ -3,7 +3,8 @@
 -- KEYS  meta
 -- ARGV  job, uid, first, count, grid (JSON), signature, blob with its rows or ''
 -- Returns {'ok', tasks now}; {'gone'} no such job; {'single'} it is no sweep; {'fate'} it was given
---         up as a whole; {'full'}; {'gap', tasks now} when others added tasks meanwhile.
+--         up as a whole; {'corr'} its tasks wait for those of another job (aftercorr); {'full'};
+--         {'gap', tasks now} when others added tasks meanwhile.
 -- Replay: this grid (by its signature) stands at `first` already.
 --- @include head job node blob
 
@@ -15,6 +16,7 @@ local there = redis.call('XRANGE', key('grids', j.id), number, number)[1]
 if there and there[2][6] == ARGV[6] then return {'ok', j.n} end
 if redis.call('HGET', key('j', j.id), 'sweep') ~= '1' then return {'single'} end
 if j.fate ~= 0 then return {'fate'} end
+if j.gate == 2 then return {'corr'} end
 if first ~= j.n then return {'gap', j.n} end
 if is_full() then return {'full'} end
 tick()

@@ -8,9 +8,9 @@
 --       "position:exit code,..." of non-zero exits or '', blobs ("name,name"),
 --       tails of outputs ("position:bytes,position:bytes"), these bytes joined,
 --       what they brought ("position:bytes of the note:bytes of files,..."), these notes joined
--- Returns {'ok', n, ...} the number of tasks accepted of each group; {'RUNID'}, {'FENCED'}.
+-- Returns {'ok', unfinished fan-outs, n, ...}, n the number of tasks accepted of each group; {'RUNID'}, {'FENCED'}.
 -- Replay: the tasks are no longer running in this batch, so 0 are accepted.
---- @include head job node batch blob
+--- @include head job node batch deps todo blob
 
 local uid = ARGV[1]
 local no = refusal(uid, ARGV[2], ARGV[3])
@@ -69,7 +69,7 @@ local function keep_files(j, b, ok, index, notes)
   end
 end
 
-local reply = {'ok'}
+local reply = {'ok', 0}
 for i = 4, #ARGV, 14 do
   local b, j = load_batch(uid, ARGV[i + 2]), load(ARGV[i])
   local accepted = 0
@@ -90,4 +90,6 @@ for i = 4, #ARGV, 14 do
   reply[#reply + 1] = accepted
 end
 save_free(node)
+-- What waits for these starts, or fails, at once.
+reply[2] = do_todo()
 return reply

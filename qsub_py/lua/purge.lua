@@ -10,6 +10,25 @@ local id = is_old('ended')
 local schedule = not id and is_old('schedules_ended')
 if not id and not schedule then return 0 end
 id = id or schedule
+
+-- Whether a job that has not ended needs it; those of a slice that have ended are forgotten.
+local function is_needed(name, pattern)
+  local members = redis.call('ZRANGE', key(name, id), 0, SLICE - 1)
+  for i = 1, #members do
+    local child = string.match(members[i], pattern)
+    if child ~= id and redis.call('ZSCORE', P .. 'active', child) then return true end
+    redis.call('ZREM', key(name, id), members[i])
+  end
+  return #members == SLICE and nil
+end
+local by_kids = is_needed('kids', '^([^:]*)')
+local by_users = is_needed('uses', '^[^:]*:([^:]*)')
+if by_kids or by_users then
+  -- Its retention begins anew.
+  redis.call('ZADD', P .. 'ended', math.max(NOW, tonumber(ARGV[1])), id)
+  return 1
+end
+if by_kids == nil or by_users == nil then return 1 end
 local blobs = redis.call('SRANDMEMBER', key('blobs', id), SLICE)
 for i = 1, #blobs do
   local is_shared = redis.call('HEXISTS', P .. 'refs', blobs[i]) == 1
@@ -29,7 +48,8 @@ if schedule then
 end
 redis.call('UNLINK', key('j', id), key('st', id), key('at', id), key('ct', id), key('again', id), key('rt', id), key('later', id),
   key('on', id), key('unfit', id), key('args', id), key('res', id), key('rx', id), key('tail', id),
-  key('files', id), key('blobs', id), key('grids', id))
+  key('files', id), key('blobs', id), key('deps', id), key('kids', id), key('in', id), key('ptr', id),
+  key('uses', id), key('grids', id))
 redis.call('ZREM', P .. 'ended', id)
 redis.call('ZREM', P .. 'due', id)
 return 1

@@ -42,18 +42,21 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
   local has_tried = class > 0 or redis.call('EXISTS', key('rt', j.id)) == 1
   for i = 1, count do
     local byte = string.byte(bytes, i)
+    local waits = math.floor(byte / 16) == WT
+    if waits then byte = byte % 16 end
     local mine = j.fate == 0 and byte < 16 and byte <= nibble and first + i <= j.cursor
     if mine and nibble == 15 and byte == 15 then
       mine = tonumber(redis.call('HGET', key('at', j.id), first + i - 1) or 15) <= attempt
     end
     if mine then
       taken = taken + 1
-      unplace(j, first + i - 1)
+      -- That what it needed had ended was forgotten, too.
+      if waits then j.wait = j.wait - 1 else unplace(j, first + i - 1) end
       if has_tried then
         local retries, requeues, known = tries(j.id, first + i - 1)
         if known ~= class then remember(j, first + i - 1, retries, requeues, class) end
       end
-    end
+    elseif waits then byte = WT * 16 + byte end
     mask[i] = mine and '1' or '0'
     out[i] = string.char(mine and 16 + nibble or byte)
     if mine and attempt >= 15 then redis.call('HSET', key('at', j.id), first + i - 1, attempt) end

@@ -2,12 +2,15 @@
 -- KEYS  meta
 -- ARGV  1 to 15 as submit.lua, then: rule (signed with the spec), first time (ms), most firings
 --       (0: any), overlap (skip, queue, allow), then pairs field, value for display
--- Returns {'ok', id, is new}; {'full'}; {'lost'}: as submit.lua.
+-- Returns as submit.lua. What its jobs would wait for, ended long ago when they are made: refused.
 -- Replay: the token finds the first one's id; nothing is written.
 --- @include head job node blob
 
 local known = redis.call('GET', key('tok', ARGV[1]))
-if known then return {'ok', tonumber(known), 0} end
+if known then return {'ok', tonumber(known), 0, 0} end
+for i = 20, #ARGV, 2 do
+  if ARGV[i] == 'after' or ARGV[i] == 'corr' then return redis.error_reply('ERR a schedule that waits for jobs') end
+end
 if not has_shared(ARGV[15]) then return {'lost'} end
 if is_full() then return {'full'} end
 tick()
@@ -29,4 +32,4 @@ for i = 20, #ARGV, 2 do redis.call('HSET', key('s', id), ARGV[i], ARGV[i + 1]) e
 share_blobs({id = id}, blobs)
 redis.call('ZADD', P .. 'schedules', id, id)
 if ARGV[9] ~= '1' then redis.call('ZADD', P .. 'beats', ARGV[17], id) end
-return {'ok', tonumber(id), 1}
+return {'ok', tonumber(id), 1, 0}

@@ -2,14 +2,31 @@
 -- KEYS  meta
 -- ARGV  token, uid, spec, signature, count, lane, priority, limit, held, open, begin (ms or 0),
 --       function (or ''), requeue, blobs ("name,name"), shipped blobs ("name:pieces,name:pieces"),
---       then pairs field, value for display (name owner queue kind cpus mem gpus time ...)
--- Returns {'ok', id, is new}; {'full'} when memory is short; {'lost'}: a shipped blob is not there
+--       then pairs field, value for display (name owner queue kind cpus mem gpus time ...); of these
+--       after, asked, depor (conditions, how many, one is enough) and corr (inputs of tasks) are
+--       what it waits for (deps.lua)
+-- Returns {'ok', id, is new, unfinished fan-outs}; {'unknown', id}: it waits for a job that is not there; {'full'} when memory is short; {'lost'}: a shipped blob is not there
 --         (any more), send it again.
 -- Replay: the token finds the first one's id; nothing is written.
---- @include head job node blob
+--- @include head job node batch deps blob
 
-local known = redis.call('GET', key('tok', ARGV[1]))
-if known then return {'ok', tonumber(known), 0} end
+local former = redis.call('GET', key('tok', ARGV[1]))
+if former then return {'ok', tonumber(former), 0, 0} end
+local shown_as = {}
+for i = 16, #ARGV, 2 do shown_as[ARGV[i]] = ARGV[i + 1] end
+
+-- The first job that it would wait for and that is not there. Of very many the rest is looked at
+-- as they are enrolled.
+local function unknown()
+  local n = 0
+  for id in string.gmatch((shown_as.corr or '') .. ',' .. (shown_as.after or ''), '[%a=;]:?(%d+):') do
+    if id ~= '0' and redis.call('EXISTS', key('j', id)) == 0 then return id end
+    n = n + 1
+    if n == LONG then return nil end
+  end
+end
+local missing = unknown()
+if missing then return {'unknown', missing} end
 if not has_shared(ARGV[15]) then return {'lost'} end
 if is_full() then return {'full'} end
 tick()
@@ -29,6 +46,23 @@ if tonumber(ARGV[11]) > 0 then redis.call('ZADD', P .. 'due', ARGV[11], id) end
 local j = load(id)
 keep_blobs(j, ARGV[14])
 share_blobs(j, ARGV[15])
-settle(j)
-offer(j)
-return {'ok', tonumber(id), 1}
+
+if shown_as.after then
+  met[j.id] = j
+  j.dep = tonumber(shown_as.asked)
+  if string.sub(shown_as.after, 1, 10) == 'singleton:' then
+    local line = key('same', redis.sha1hex(shown_as.owner .. ' ' .. shown_as.name))
+    redis.call('HSET', key('j', id), 'line', line)
+    redis.call('ZADD', line, id, id)
+    j.kids = 4
+  end
+  local number, at = enroll_slice(j, 0, 1)
+  if number then push_todo('enroll', id, number, at, '') end
+end
+if shown_as.corr then
+  set_gate(j, 2)
+  j.wait = j.n
+  add_groups(j, shown_as.corr)
+end
+begin_waiting(j, 0, shown_as.corr and j.n - 1 or -1)
+return {'ok', tonumber(id), 1, redis.call('LLEN', P .. 'todo')}

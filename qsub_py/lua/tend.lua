@@ -2,7 +2,6 @@
 -- KEYS  meta
 -- Returns how many records are left.
 -- Replay: a slice is written together with where the next one begins.
---- @include head job node batch todo
+--- @include head job node batch deps todo
 tick()
-do_todo()
-return redis.call('LLEN', P .. 'todo')
+return do_todo()

@@ -135,6 +135,7 @@ class Agent:
         self._staging.turn(self._hand.holding.slots, self._begin, self._hand.give_up)
         self._bringer.turn(self._hand.outbox.waiting())
         self._exchange()
+        self._store.tend()
         if self._due("renew", _RENEW_S * random.uniform(0.9, 1.1)):
             self._renew()
             self._housekeep()
@@ -145,12 +146,9 @@ class Agent:
         self._logs.turn(self._hand.holding.has)
 
     def _pause_s(self) -> float:
-        if self._is_joined and (
-            self._wants_claim
-            or self._wants_renewal
-            or self._hand.outbox.has_unsent()
-            or self._staging.is_busy()
-        ):
+        busy = (self._wants_claim, self._wants_renewal, self._store.unfinished,
+                self._hand.outbox.has_unsent(), self._staging.is_busy())  # fmt: skip
+        if self._is_joined and any(busy):
             return 0.0
         timers = ("ping", "renew", "claim", "clean") if self._is_joined else ("ping", "join")
         soonest = min(self._next[name] for name in timers) - time.monotonic()
@@ -342,7 +340,7 @@ class Agent:
             raise
         except (QsubError, OSError) as error:
             log.warning("cannot start job %d: %s", batch.job, error)
-            self._hand.give_up(batch, str(error))
+            self._hand.give_up(batch, str(error), failed=self._jobs.missing_inputs(batch, error))
             return
         self._hand.send(header, body)
 

@@ -66,6 +66,8 @@ class Batch:
     tasks: list[dict[str, Any]] | dict[str, int]
     chunks: list[list[int]]
     body: bytes
+    #: Where the results of other calls lie that these need (call_inputs.Row).
+    inputs: list[list[Any]]
     #: Set once the ledger took it.
     entry: Entry = field(init=False)
 
@@ -85,6 +87,7 @@ class Batch:
             tasks=header["tasks"],
             chunks=header.get("chunks", []),
             body=body,
+            inputs=header.get("inputs", []),
         )
 
     @property

@@ -8,10 +8,13 @@ import zlib
 from itertools import accumulate
 from typing import Any
 
+from qsub_py.inputs import MARK
+from qsub_py.node.call_inputs import Inputs
+
 
 def unsqueeze(data: bytes | memoryview) -> bytes | memoryview:
-    """Undo the tag byte: b"Z" zlib, b"R" raw."""
-    return zlib.decompress(data[1:]) if data[:1] == b"Z" else data[1:]
+    """Undo the tag byte: b"Z" zlib, b"R" raw (small: calls in it may need inputs)."""
+    return zlib.decompress(data[1:]) if data[:1] in (b"Z", b"z") else data[1:]
 
 
 class Batch:
@@ -26,6 +29,7 @@ class Batch:
         self.compact: dict[str, int] | None = tasks if isinstance(tasks, dict) else None
         self.tasks: list[dict[str, Any]] = [] if self.compact else tasks
         self._body = memoryview(body)
+        self._inputs = Inputs(header.get("inputs") or [], self._body)
         self._chunks: dict[int, tuple[bytes | memoryview, list[int]]] = {}
 
     def position(self, index: int) -> int:
@@ -46,7 +50,8 @@ class Batch:
             at -= len(ends) - 1
             number += 1
             data, ends = self._chunk(number)
-        args, kwargs = pickle.loads(data[ends[at] : ends[at + 1]])
+        call = data[ends[at] : ends[at + 1]]
+        args, kwargs = self._inputs.load(call) if call[:1] == MARK else pickle.loads(call)
         return args, kwargs
 
     def _chunk(self, number: int) -> tuple[bytes | memoryview, list[int]]:

@@ -15,6 +15,7 @@ def call_order(batch: Batch, serial: int) -> dict[str, Any]:
         "attempt": batch.attempt,
         "tasks": batch.tasks,
         "chunks": batch.chunks,
+        "inputs": batch.inputs,
         "fn_key": batch.common["fn_key"],
         "fn_path": batch.common["fn_path"],
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 #: Folder of the node -> how many days its files are kept.
-_DAYS = {"out": 7, "spool": 30}
+_DAYS = {"out": 7, "spool": 30, "inputs": 1 / 24}
 
 
 def clean(node_dir: Path, slots: Iterable[int]) -> None:

@@ -21,7 +21,7 @@ from qsub_py.node.jobs import CannotStart, Jobs
 from qsub_py.node.keeper_link import KeeperLink, await_end, start_keeper
 from qsub_py.node.reports import Entry, Outbox
 from qsub_py.node.staging import Staging
-from qsub_py.node.wire import VERSION, Header, read_items
+from qsub_py.node.wire import VERSION, Header, Item, read_items
 
 log = logging.getLogger("qsub_py.agent")
 
@@ -127,11 +127,21 @@ class Hand:
                 continue
             self.send({"op": "verdict", "slot": slot, "do": "kill"})
 
-    def give_up(self, batch: Batch, why: str = "") -> None:
-        """Return a batch that was never handed over; with `why` as unfit for this node."""
+    def give_up(self, batch: Batch, why: str = "", *, failed: dict[int, str] | None = None) -> None:
+        """Return a batch that was never handed over; with `why` as unfit for this node.
+
+        With `failed` it is only some tasks that can run nowhere: these end so, for that reason.
+        """
         positions = range(batch.first, batch.first + batch.count)
         self.holding.close(batch.slot, positions)
-        self.outbox.add(Entry(batch, returned=positions, unfit=why))
+        if not failed:
+            self.outbox.add(Entry(batch, returned=positions, unfit=why))
+            return
+        items = [(Item(position, "FAILED", why=text), b"") for position, text in failed.items()]
+        self.outbox.add(Entry(batch, items))
+        rest = [position for position in positions if position not in failed]
+        if rest:
+            self.outbox.add(Entry(batch, returned=rest))
 
     def told(self, slot: int) -> set[int]:
         """Return the positions of a slot that are open or about to be reported."""

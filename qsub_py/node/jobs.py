@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qsub_py.errors import PayloadError, QsubError, StoreError
+from qsub_py.inputs import Run
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
+from qsub_py.node.inputs import Inputs, MissingInput, needs
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
 from qsub_py.node.sweeps import Special, special_of
@@ -88,6 +91,7 @@ class Jobs:
         self, store: NodeStore, ring: Keyring, settings: NodeSettings, node_dir: Path
     ) -> None:
         self._store, self._ring, self._settings, self._dir = store, ring, settings, node_dir
+        self._inputs = Inputs(store, ring, node_dir)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         #: uids of jobs whose common part the keeper was told.
         self._told: set[str] = set()
@@ -157,7 +161,10 @@ class Jobs:
     # -- what the keeper is told -----------------------------------------------------------
 
     def run_frame(self, batch: Batch, chunk: Chunk | None = None) -> tuple[dict[str, Any], bytes]:
-        """Return the keeper's `run` order and its body; SignatureError, CannotStart."""
+        """Return the keeper's `run` order and its body.
+
+        Raises SignatureError, CannotStart, MissingInput.
+        """
         job = self.get(batch)
         if chunk:
             self._keep_chunk(job, chunk)
@@ -173,6 +180,11 @@ class Jobs:
             job.special.begin(batch)
         if job.spec.kind == "call":
             header["tasks"], header["chunks"], body = self._calls(job, batch)
+            wanted = [run for _, runs in self._needs(job, batch) for run in runs]
+            if wanted:
+                name = f"{batch.uid}.{batch.first}.{batch.attempt}.{batch.slot}"
+                header["inputs"], more = self._inputs.gather(wanted, name, offset=len(body))
+                body += more
         else:
             header["tasks"] = [self._task(job, batch.first + at) for at in range(batch.count)]
         mem_bytes, time_s = grown(job.spec, batch)
@@ -184,6 +196,21 @@ class Jobs:
             self._told.add(key)
             header["common"] = {**job.common, "limit_s": time_s, "mem_bytes": mem_bytes}
         return header, body
+
+    def missing_inputs(self, batch: Batch, error: Exception) -> dict[int, str]:
+        """Return the positions that lack the result of another call, and why, if that is it."""
+        missing: dict[int, str] = {}
+        if not isinstance(error, MissingInput):
+            return missing
+        for position, runs in self._needs(self.get(batch), batch):
+            try:
+                self._inputs.gather(runs, f"{batch.uid}.{position}.probe")
+            except MissingInput as lack:
+                missing[position] = str(lack)
+        return missing
+
+    def _needs(self, job: Job, batch: Batch) -> Iterator[tuple[int, list[Run]]]:
+        return iter(()) if job.spec.is_bare_call else needs(batch, lambda at: self._chunk(job, at))
 
     def tell_again(self) -> None:
         """Take it that the keeper knows no job: it is another one, or has a new connection."""

@@ -287,9 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not _lock(node_dir):
         return 0
     become_subreaper()
-    Keeper(
-        node_dir, options.agent_argv, options.silence, has_cgroups=not options.no_cgroups
-    ).run()
+    Keeper(node_dir, options.agent_argv, options.silence, has_cgroups=not options.no_cgroups).run()
     return 0
 
 

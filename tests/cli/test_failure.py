@@ -12,7 +12,7 @@ import pytest
 from env import Env, wait_until
 from qsub_py.model import State
 
-COUNT = 'echo $QSUB_ATTEMPT >> {}; [ $QSUB_ATTEMPT -ge {} ] || exit {}'
+COUNT = "echo $QSUB_ATTEMPT >> {}; [ $QSUB_ATTEMPT -ge {} ] || exit {}"
 
 
 def attempts(path: Path) -> list[str]:

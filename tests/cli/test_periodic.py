@@ -84,6 +84,8 @@ def test_a_function(cluster_env: Env, tmp_path: Path) -> None:
     (["--every", "1h", "--times", "0"], "--times"),
     (["--every", "1h", "--until", "2001-01-01"], "over already"),
     (["--every", "1h", "--wait"], "no end"),
+    (["--every", "1h", "-d", "afterok:1"], "--dependency says nothing with --every"),
+    (["--cron", "@daily", "--after", "1"], "--overlap queue"),
     (["--overlap", "skip"], "again and again"),
     (["--times", "3"], "again and again"),
 ])  # fmt: skip

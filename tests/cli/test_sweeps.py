@@ -89,7 +89,7 @@ def test_late_options_and_directives(submitted: Callable[..., Draft]) -> None:
 
 
 def test_wrap_is_quoted_by_the_shell(submitted: Callable[..., Draft]) -> None:
-    spec = submitted("--sweep", "s=a", "--wrap", "echo {s} \"{s:>3}\" ${s}").spec
+    spec = submitted("--sweep", "s=a", "--wrap", 'echo {s} "{s:>3}" ${s}').spec
     assert spec.script == '#!/bin/sh\necho "${1}" "${2}" ${s}\n'
     assert spec.argv == ("{s}", "{s:>3}")
 
@@ -212,15 +212,13 @@ GRID = ("--sweep", "lr=0.1,1", "--sweep", "s='x y',2")
 
 def test_scripts_and_commands(node: Env, here: Path) -> None:
     (here / "s.sh").write_text(
-        "#!/bin/sh\necho \"$1|$QSUB_PARAMS|$QSUB_PARAM_LR|$QSUB_PARAM_s|$QSUB_TASK_ID"
+        '#!/bin/sh\necho "$1|$QSUB_PARAMS|$QSUB_PARAM_LR|$QSUB_PARAM_s|$QSUB_TASK_ID'
         '|$QSUB_TASK_COUNT"\n'
     )
     script = node.qsub("-W", *GRID, "-o", "o/{lr}_{s}.txt", "s.sh", "<{lr:.2f}>")
     command = node.qsub("-W", *GRID, "--", "printf", "%s-", "{lr}", "{s}")
     wrapped = node.qsub("-W", *GRID, "--wrap", "printf '%s;' {s} \"{lr}\"")
-    assert (here / "o" / "0.1_x y.txt").read_text() == (
-        '<0.10>|{"lr":0.1,"s":"x y"}|0.1|x y|0|4\n'
-    )
+    assert (here / "o" / "0.1_x y.txt").read_text() == ('<0.10>|{"lr":0.1,"s":"x y"}|0.1|x y|0|4\n')
     assert sorted(path.name for path in (here / "o").iterdir()) == [
         "0.1_2.txt", "0.1_x y.txt", "1_2.txt", "1_x y.txt"
     ]  # fmt: skip

@@ -80,9 +80,6 @@ def test_split_refuses(argv: str, part: str) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "--dependency",
-        "-d",
-        "--after",
         "--every",
         "--cron",
         "--retries",

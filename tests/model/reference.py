@@ -15,6 +15,7 @@ from store.driver import LOST, RETURNED
 
 ENDS = {3: "CD", 4: "F", 5: "CA", 6: "TO", 8: "NF"}
 FAILED = ("F", "TO", "NF")
+BAD = {"F", "CA", "TO", "NF", "DF"}
 LAPSED = 13
 #: (node, slot, job, first, attempt, epoch): the fencing token.
 Key = tuple[str, int, int, int, int, int]
@@ -31,7 +32,20 @@ class Task:
     #: What it has more than the job asked for.
     level: int = 0
     #: It failed and may not start yet.
+    rests: bool = False
+    #: (job, position) of the tasks that must complete before, and whether it waits for them.
+    needs: tuple[tuple[int, int], ...] = ()
     waits: bool = False
+
+
+@dataclass
+class Condition:
+    kind: str
+    job: int
+    #: None: the whole job.
+    positions: range | None
+    #: 1 met, 2 never.
+    state: int = 0
 
 
 @dataclass
@@ -49,6 +63,10 @@ class Job:
     fate: str = ""
     unfit: set[str] = field(default_factory=set)
     retry: Retry | None = None
+    conditions: list[Condition] = field(default_factory=list)
+    is_or: bool = False
+    #: How many conditions are not met.
+    unmet: int = 0
 
     def count(self, *states: str) -> int:
         return sum(task.state in states for task in self.tasks)
@@ -60,8 +78,9 @@ class Job:
     @property
     def startable(self) -> int:
         """How many of its tasks may start now."""
-        ready = [t for t in self.tasks if t.state == "PD" and not t.waits]
-        waiting = 0 if self.is_held else len(ready)
+        if self.is_held or self.unmet:
+            return 0
+        waiting = sum(t.state == "PD" and not (t.waits or t.rests) for t in self.tasks)
         return min(waiting, self.limit - self.count("R", "CG")) if self.limit else waiting
 
 
@@ -122,7 +141,8 @@ class Model:
         key = key_of(node, batch)
         for position in range(batch.first, batch.first + batch.count):
             task = job.tasks[position]
-            assert task.state == "PD" and not task.waits, f"{batch} gives out what is {task}"
+            assert task.state == "PD" and not task.rests, f"{batch} gives out what is {task}"
+            assert not task.waits, f"{batch} gives out {task}, whose inputs are not there"
             assert task.level == batch.level, f"{batch} has another class than {task}"
             assert task.attempt == batch.attempt - 1, f"{batch} has a wrong number for {task}"
             task.state, task.attempt, task.holder = "R", batch.attempt, key
@@ -181,14 +201,14 @@ class Model:
             task.state = ENDS.get(code, "NF")
         else:
             task.state, task.retries = "PD", task.retries + 1
-            task.waits = job.retry.backoff_s > 0
+            task.rests = job.retry.backoff_s > 0
             task.level += code == 6 and job.retry.time_factor > 0
 
     def promote(self) -> None:
         """Every backoff is over."""
         for job in self.jobs.values():
             for task in job.tasks:
-                task.waits = False
+                task.rests = False
 
     def drop(
         self, node: str, code: int, unless: Callable[[Key, Task], bool] = lambda k, t: False
@@ -223,7 +243,7 @@ class Model:
         mine = [t for t in tasks if t.state == "PD" and t.attempt <= batch.attempt]
         for task in mine:
             task.state, task.attempt, task.holder = "R", batch.attempt, key
-            task.waits, task.level = False, batch.level
+            task.waits, task.rests, task.level = False, False, batch.level
         if job and mine:
             self.batches[key] = (batch.first + batch.count, job.cpus, batch.gpus)
 
@@ -236,7 +256,7 @@ class Model:
             if not job.fate and position < len(job.tasks):
                 task = job.tasks[position]
                 task.state = {"PD": "CA", "R": "CG"}.get(task.state, task.state)
-                task.waits = False
+                task.waits = task.rests = False
         for key in [k for k in self.batches if k[2] == number and not self.nodes[k[0]].is_live]:
             self.leave(key, {p: LAPSED for p, t in self.held(key) if t.state == "CG"})
 
@@ -245,7 +265,7 @@ class Model:
         job.fate, job.is_open = fate, False
         for task in job.tasks:
             task.state = {"PD": fate, "R": "CG"}.get(task.state, task.state)
-            task.waits = False
+            task.waits = task.rests = False
 
     def give_back(self, node: str, batch: Batch, codes: dict[int, int]) -> int:
         """Return tasks that a node cannot start; the job may have no hope left."""
@@ -272,3 +292,81 @@ class Model:
                 if task.state == "NF":
                     task.crashes = task.last_crash = 0
                 task.state, task.retries, task.level = "PD", 0, 0
+                task.waits = bool(task.needs)
+
+    # -- what waits for others -------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Decide all that can be decided, until nothing changes."""
+        while any([self._decide(job) for job in self.jobs.values()]):
+            pass
+
+    def _decide(self, job: Job) -> bool:
+        changed = False
+        for condition in job.conditions:
+            if condition.state or job.fate or not job.unmet:
+                continue
+            condition.state = self._verdict(condition)
+            changed = changed or bool(condition.state)
+            if condition.state:
+                job.unmet = 0 if condition.state == 1 and job.is_or else job.unmet - 1
+            if condition.state == 2 and not (job.is_or and job.unmet):
+                self.doom(job, "DF")
+        for task in job.tasks if not job.fate else ():
+            if task.waits and task.state == "PD":
+                ends = [self.jobs[j].tasks[p].state for j, p in task.needs]
+                if any(end in BAD for end in ends):
+                    task.state, task.waits, changed = "DF", False, True
+                elif all(end == "CD" for end in ends):
+                    task.waits, changed = False, True
+        return changed
+
+    def _verdict(self, condition: Condition) -> int:
+        other = self.jobs[condition.job]
+        tasks, over = other.tasks, other.has_ended
+        if condition.positions is not None:
+            tasks = [other.tasks[p] for p in condition.positions]
+            over = all(task.state not in ("PD", "R", "CG") for task in tasks)
+        bad = any(task.state in BAD for task in tasks)
+        if condition.kind == "after":
+            waits = [t for t in other.tasks if t.state == "PD"]
+            return int(not other.is_open and all(t.rests or t.level for t in waits))
+        if condition.kind == "afterok":
+            return 2 if bad else int(over)
+        if condition.kind == "afternotok":
+            return (1 if bad else 2) if over else 0
+        return int(over)
+
+    def rerun_tree(self, number: int) -> None:
+        """Run the failed tasks of a job again, and look anew at what was given up for them."""
+        job = self.jobs[number]
+        if job.fate == "DF":
+            self._rearm(number)
+        else:
+            self.requeue(number, 0, len(job.tasks), {"F", "TO", "NF"})
+            self.settle()
+            self._rearm_kids(number)
+
+    def _rearm(self, number: int) -> None:
+        job = self.jobs[number]
+        job.fate, job.unmet = "", len(job.conditions)
+        for condition in job.conditions:
+            condition.state = 0
+        for task in job.tasks:
+            if task.state == "DF":
+                task.state, task.waits = "PD", bool(task.needs)
+        self.settle()
+        if not job.fate:
+            self._rearm_kids(number)
+
+    def _rearm_kids(self, number: int) -> None:
+        for other, job in self.jobs.items():
+            if job.fate == "DF" and any(c.job == number for c in job.conditions):
+                self._rearm(other)
+            mine = [t for t in job.tasks if any(j == number for j, _ in t.needs)]
+            failed = [t for t in mine if t.state == "DF" and not job.fate]
+            for task in failed:
+                task.state, task.waits = "PD", True
+            self.settle()
+            if any(task.state != "DF" for task in failed):
+                self._rearm_kids(other)

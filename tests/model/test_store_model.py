@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from model.reference import Job, Model, NodeHas, Task, key_of
+from model.reference import Condition, Job, Model, NodeHas, Task, key_of
 from qsub_py.errors import StoreError
 from qsub_py.model import Batch, State
 from qsub_py.policy import Retry
 from qsub_py.server import Endpoint
 from qsub_py.store_node import Refused
+from qsub_py.waits import Edge, Group
 from store.audit import Audit
 from store.driver import LOST, RETURNED, Cluster, Node
 
@@ -51,12 +52,17 @@ MISFORTUNES = [
     "drain", "resume", "resume",
 ]  # fmt: skip
 PICK = st.integers(0, 10**6)
+KINDS = ["afterok", "afterok", "afterany", "afternotok", "after"]
 MOSTLY_GOOD = [0, 0, 3, 3, 3, 4, LOST, RETURNED, AGAIN, AGAIN_LONGER]
 RARELY = st.sampled_from([False, False, False, True])
 
 
 class NothingToPick(Exception):
     """A rule cannot be applied now."""
+
+
+def _needs(edges: list[Edge], i: int) -> tuple[tuple[int, int], ...]:
+    return tuple((e.job, e.first + i * e.step + k) for e in edges for k in range(e.count))
 
 
 def pick(number: int, things: Any) -> Any:
@@ -124,6 +130,92 @@ class Machine(RuleBasedStateMachine):
     def _submit(self, token: str) -> int:
         options = {k: v for k, v in self.sent[token].items() if k != "job"}
         return self.cluster.submit(options.pop("count"), token=token, **options)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(count=st.integers(1, 6), is_or=st.booleans(), retry=st.sampled_from(RETRIES),
+          asked=st.lists(
+              st.tuples(st.sampled_from(KINDS), PICK, RARELY), min_size=1, max_size=3
+          ))  # fmt: skip
+    def submit_after(
+        self, count: int, is_or: bool, retry: Retry | None, asked: list[tuple[str, int, bool]]
+    ) -> None:
+        conditions = []
+        for kind, which, is_single in asked:
+            number, job = pick(which, self.model.jobs.items())
+            positions = None
+            if is_single and job.tasks and kind != "after":
+                first = which % len(job.tasks)
+                positions = range(first, min(first + 3, len(job.tasks)))
+            conditions.append(Condition(kind, number, positions))
+        words = [
+            f"{c.kind}:{c.job}" + (f"_{c.positions[0]}-{c.positions[-1]}" if c.positions else "")
+            for c in conditions
+        ]
+        is_or = is_or and len(words) > 1
+        job = self.cluster.after(
+            *words, count=count, is_or=is_or, token=f"t{next(self.tokens)}", retry=retry
+        )
+        assert job not in self.model.jobs
+        self.model.jobs[job] = Job(
+            1, 0, 0, True, False, False, [Task() for _ in range(count)], conditions=conditions,
+            is_or=is_or, unmet=len(conditions), retry=retry,
+        )  # fmt: skip
+        self.model.settle()
+
+    @precondition(lambda self: any(job.tasks for job in self.model.jobs.values()))
+    @rule(which=PICK, other=PICK, step=st.integers(0, 2), count=st.integers(1, 6),
+          retry=st.sampled_from(RETRIES))  # fmt: skip
+    def submit_needing(
+        self, which: int, other: int, step: int, count: int, retry: Retry | None
+    ) -> None:
+        jobs = {n: job for n, job in self.model.jobs.items() if job.tasks}
+        edges = []
+        for n in (which, other)[: 1 + other % 2]:
+            number, job = pick(n, jobs.items())
+            total = len(job.tasks)
+            stride = step if 1 + (count - 1) * step <= total else 0
+            last = total - (count - 1) * stride
+            first = n % last
+            edges.append(Edge(number, first, 1 + n % min(3, last - first), stride))
+        group = Group(0, count, tuple(edges))
+        token = f"t{next(self.tokens)}"
+        job = self.cluster.needing(group, count=count, token=token, retry=retry)
+        assert job not in self.model.jobs
+        tasks = [Task(needs=_needs(edges, i), waits=True) for i in range(count)]
+        self.model.jobs[job] = Job(1, 0, 0, True, False, False, tasks, retry=retry)
+        self.model.settle()
+
+    @precondition(lambda self: any(job.is_open for job in self.model.jobs.values()))
+    @rule(which=PICK, other=PICK, count=st.integers(1, 4))
+    def append_needing(self, which: int, other: int, count: int) -> None:
+        number, job = pick(which, [x for x in self.model.jobs.items() if x[1].is_open])
+        parent, tasks = pick(other, [(n, x.tasks) for n, x in self.model.jobs.items() if x.tasks])
+        edge = Edge(parent, other % len(tasks), 1, 0)
+        first = len(job.tasks)
+        group = Group(first + which % count, count - which % count, (edge,))
+        self.cluster.calls(number, count, group)
+        for at in range(first, first + count):
+            waits = at >= group.first
+            job.tasks.append(Task(needs=_needs([edge], 0) if waits else (), waits=waits))
+        self.model.settle()
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=PICK)
+    def rerun_tree(self, which: int) -> None:
+        number, job = pick(which, self.model.jobs.items())
+        if job.fate not in ("", "DF"):
+            with pytest.raises(StoreError):
+                self.cluster.store.rerun_tree(number)
+            return
+        self.drain()
+        self.cluster.store.rerun_tree(number)
+        self.model.rerun_tree(number)
+
+    def drain(self) -> None:
+        """Do what any node would do with its next renewal."""
+        while self.cluster.call("tend"):
+            pass
+        self.model.settle()
 
     @precondition(lambda self: self.sent)
     @rule(which=PICK)
@@ -250,6 +342,7 @@ class Machine(RuleBasedStateMachine):
             self.model.claim(name, batch)
         if not (found.has_more or found.must_wait or self.model.nodes[name].is_draining):
             assert self.model.claimable(name) == []
+        self.drain()
         if is_reply_lost:
             self.joined.discard(name)
         else:
@@ -280,6 +373,7 @@ class Machine(RuleBasedStateMachine):
         waited = self.waiting(batch.job)
         accepted = node.finish(batch, codes[: batch.count])
         assert accepted == self.model.leave(key_of(name, batch), said)
+        self.drain()
         if self.waiting(batch.job) > waited:
             self.check_woken(batch.job, but=name)
         again = self.cluster.once(lambda: node.finish(batch, codes[: batch.count]))
@@ -328,6 +422,7 @@ class Machine(RuleBasedStateMachine):
         batches = list(({b.slot: b for b in told} | self.views[name]).values())
         masks = node.store.reconcile(batches)
         assert masks == self.model.reconcile(name, batches)
+        self.drain()
         assert self.cluster.changes(lambda: node.store.reconcile(batches)) == {}
         self.views[name] = {b.slot: b for b in batches if b"1" in masks[b.slot]}
         self.recovering.discard(name)
@@ -376,6 +471,7 @@ class Machine(RuleBasedStateMachine):
             pass
         assert not node.is_live()
         self.model.lapse(name)
+        self.drain()
         # Lost, and so no longer draining when it is back.
         self.model.nodes[name].is_draining = False
         self.gone(name)
@@ -413,7 +509,7 @@ class Machine(RuleBasedStateMachine):
         times = [int(at) for name, at in self.cluster.dump().items() if name[:6] == "later:"]
         self.cluster.set_clock(max([self.cluster.now_ms, *times]))
         self.keep_leases(None)  # type: ignore[arg-type]
-        waited = [n for n, job in self.model.jobs.items() if any(t.waits for t in job.tasks)]
+        waited = [n for n, job in self.model.jobs.items() if any(t.rests for t in job.tasks)]
         self.cluster.once(lambda: self.cluster.call("promote"))
         self.model.promote()
         for number in waited:
@@ -464,6 +560,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def states_agree(self) -> None:
+        self.drain()
         infos = {info.id: info for info in self.cluster.store.jobs(ended=True)}
         assert infos.keys() == self.model.jobs.keys()
         for number, job in self.model.jobs.items():
@@ -521,6 +618,30 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
     weighted: list[tuple[int, Callable[[], None]]] = [
         (4, lambda: machine.submit(chance.randint(1, 12), options())),
         (2, lambda: machine.submit_again(big())),
+        (
+            3,
+            lambda: machine.submit_after(
+                chance.randint(1, 5),
+                maybe(0.4),
+                chance.choice(RETRIES),
+                [(chance.choice(KINDS), big(), maybe(0.4)) for _ in range(chance.randint(1, 3))],
+            ),
+        ),
+        (
+            3,
+            lambda: machine.submit_needing(
+                big(), big(), big() % 3, chance.randint(1, 6), chance.choice(RETRIES)
+            ),
+        ),
+        (
+            2,
+            lambda: (
+                machine.append_needing(big(), big(), chance.randint(1, 4))
+                if any(job.is_open for job in machine.model.jobs.values())
+                else None
+            ),
+        ),
+        (2, lambda: machine.rerun_tree(big())),
         (2, lambda: machine.append(big(), chance.randint(0, 4), chance.randint(-1, 3), maybe(0.2))),
         (2, lambda: machine.extend(big(), chance.randint(1, 4), chance.randint(-1, 1))),
         (2, lambda: machine.cancel(big(), ranges(), maybe(0.15))),

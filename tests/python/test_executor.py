@@ -375,15 +375,6 @@ def test_what_cannot_travel_is_refused_by_submit(executor: Executor) -> None:
     assert executor.submit(abs, -1).result(30) == 1
 
 
-def test_a_future_is_no_argument_yet(executor: Executor) -> None:
-    future = executor.submit(abs, -1)
-    for args in [(future,), ([future],), (concurrent.futures.Future(),)]:
-        with pytest.raises((TypeError, PayloadError), match=r"[Ff]uture"):
-            executor.submit(print, *args)
-    with pytest.raises(TypeError, match="pass its result"):
-        executor.submit(print, future)
-
-
 def test_a_time_limit_is_a_timeout_error() -> None:
     with Executor(time=1) as executor:
         failure = executor.submit(time.sleep, 60).exception(30)

@@ -38,8 +38,9 @@ def test_by_submit_and_map(cluster_env: Env, tmp_path: Path) -> None:
 
 
 def test_reasons(cluster_env: Env, tmp_path: Path) -> None:
-    with qsub_py.Executor(retries=2, backoff=0, retry_on="timeout") as ex, pytest.raises(
-        ValueError, match="attempt 1"
+    with (
+        qsub_py.Executor(retries=2, backoff=0, retry_on="timeout") as ex,
+        pytest.raises(ValueError, match="attempt 1"),
     ):
         ex.submit(flaky, str(tmp_path / "a"), 9).result()
 

@@ -207,7 +207,7 @@ def test_stop_and_status_where_there_never_was_one(tmp_path: Path) -> None:
 
 
 def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
-    place = tmp_path / ("long" * 25) / "ser ver\"\\é\n"
+    place = tmp_path / ("long" * 25) / 'ser ver"\\é\n'
     try:
         end = server.ensure(place)
         assert end.dir == place

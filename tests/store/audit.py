@@ -11,7 +11,7 @@ from typing import Any
 
 from store.driver import Cluster
 
-_PD, _R, _CG, _CA = 0, 1, 2, 5
+_PD, _R, _CG, _CA, _WT = 0, 1, 2, 5, 11
 
 
 @dataclass
@@ -40,15 +40,13 @@ class _Held:
 
     def positions(self) -> list[int]:
         """The positions it may speak of."""
-        return [
-            self.first + i for i in range(self.count) if not self.mask or self.mask[i] == "1"
-        ]
+        return [self.first + i for i in range(self.count) if not self.mask or self.mask[i] == "1"]
 
 
 def _codes(row: dict[str, str], data: bytes) -> bytes:
     """Return the state code of each task, as what is known of the whole job makes it."""
     cursor, fate = int(row["cursor"]), int(row["fate"])
-    given_up = {_PD: fate, _R: _CG} if fate else {}
+    given_up = {_PD: fate, _R: _CG, _WT: fate} if fate else {}
     shown = bytes(given_up.get(byte // 16, byte // 16) for byte in range(256))
     codes = bytearray(data.translate(shown))
     for part in filter(None, row.get("cx", "").split(",")):
@@ -98,6 +96,7 @@ class Audit:
         for code in range(1, 10):
             if counts[code] != int(row.get(f"c{code}", 0)):
                 found.append(f"job {job}: c{code} is {row.get(f'c{code}')}, counted {counts[code]}")
+        found += self._waits(row, job, codes)
         found += self._held_once(job, data, codes)
         found += self._again(job, codes[:cursor])
         return found + self._retries(job, row, codes) + self._places(job, row, counts)
@@ -120,16 +119,29 @@ class Audit:
             found.append(f"job {job} is due at {said}, should be at {min(due, default=0)}")
         return found
 
+    def _waits(self, row: dict[str, str], job: str, codes: bytes) -> list[str]:
+        """Whether as many wait for others as are marked, or not yet reached in such an array."""
+        if row["fate"] != "0":
+            return []
+        marked = codes.count(_WT)
+        if row.get("gate") == "2":
+            marked += codes[int(row["cursor"]) :].count(_PD)
+        said = int(row.get("wait", 0))
+        return [] if said == marked else [f"job {job}: wait is {said}, marked {marked}"]
+
     def _places(self, job: str, row: dict[str, str], counts: Counter[int]) -> list[str]:
         """Whether it is among the active, the ended, and in its lane, as it should."""
         running = counts[_R] + counts[_CG]
-        is_over = row["open"] == "0" and not counts[_PD] + running
+        waiting = counts[_PD] + counts[_WT]
+        is_over = row["open"] == "0" and not waiting + running
         may_start = (
             row["held"] == "0" and row["fate"] == "0" and row["begin"] == "0"
+            and int(row.get("dep", 0)) == 0
             and (row["limit"] == "0" or running < int(row["limit"]))
         )  # fmt: skip
         grown = int(row.get("grown", 0))
-        is_ready = may_start and counts[_PD] > int(row.get("later", 0)) + grown
+        elsewhere = int(row.get("later", 0)) + grown + int(row.get("wait", 0))
+        is_ready = may_start and waiting > elsewhere
         wanted = {"active": not is_over, "ended": is_over, f"lane:{row['lane']}": is_ready}
         for number in filter(None, row.get("classes", "").split(",")):
             lane, member = row[f"lane:{number}"], f"{job}:{number}"

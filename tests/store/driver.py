@@ -16,13 +16,15 @@ from qsub_py.model import Batch, JobSpec, Segments, Submission
 from qsub_py.store import Store
 from qsub_py.store_link import Link
 from qsub_py.store_node import LOST, RETURNED, Claim, NodeStore, Report
+from qsub_py.waits import Condition, Group, Waits
 
-CD, F, CA, TO, NF = 3, 4, 5, 6, 8
+CD, F, CA, TO, NF, DF = 3, 4, 5, 6, 8, 9
 RUNNING = 16
 GB = 2**30
 START_MS = 1_700_000_000_000
 
-__all__ = ["CA", "CD", "GB", "LOST", "NF", "RETURNED", "RUNNING", "TO", "Cluster", "F", "Node"]
+__all__ = ["CA", "CD", "DF", "GB", "LOST", "NF", "RETURNED", "RUNNING", "TO", "Cluster", "F",
+           "Node"]  # fmt: skip
 
 
 class Cluster:
@@ -80,6 +82,21 @@ class Cluster:
         """Submit a job; options are fields of Submission or of JobSpec."""
         sub = self.submission(count, token=token, **options)
         return self.store.submit(sub)[0]
+
+    def after(self, *conditions: str, count: int = 1, is_or: bool = False, **options: Any) -> int:
+        """Submit a job that waits: "afterok:1", "afterany:1_2" (a position), "afterok:1_2-5"."""
+        waits = Waits(tuple(_condition(text) for text in conditions), is_or)
+        return self.submit(count, waits=waits.fields(), **options)
+
+    def needing(self, *groups: Group, count: int, **options: Any) -> int:
+        """Submit an array whose tasks wait for single tasks."""
+        return self.submit(count, waits=Waits(groups=groups).fields(), **options)
+
+    def calls(self, job: int, count: int, *groups: Group) -> int:
+        """Append calls to an open job, with inputs; returns the first position."""
+        first = int(self.field(f"j:{job}", "n"))
+        self.store.append(job, self.uid(job), first, count, b"", b"", inputs=groups)
+        return first
 
     def submission(self, count: int = 1, *, token: str = "", **options: Any) -> Submission:
         """Return what `submit` sends."""
@@ -271,6 +288,16 @@ def _rows(name: str, kind: str, value: Any) -> dict[str, Any]:
         return {f"{name}/{_text(number)}": _paired(fields) for number, fields in value}
     rows = {f"{name}/{field}": text for field, text in _paired(value).items()}
     return {field: float(text) for field, text in rows.items()} if kind == "zset" else rows
+
+
+def _condition(text: str) -> Condition:
+    kind, _, what = text.partition(":")
+    job, _, tasks = what.partition("_")
+    if not job:
+        return Condition(kind, 0, 0, 0, "j")
+    first, _, last = tasks.partition("-")
+    count = int(last or first) - int(first) + 1 if tasks else 0
+    return Condition(kind, int(job), int(first or 0), count, what)
 
 
 def _text(value: bytes) -> str:

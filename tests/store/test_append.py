@@ -99,7 +99,7 @@ def test_large_chunk_is_a_blob(cluster: Cluster, job: int) -> None:
 
 
 def test_many_in_one_trip(cluster: Cluster, job: int) -> None:
-    chunks = [(at, 10, b"chunk", b"sig") for at in range(0, 50, 10)]
+    chunks = [(at, 10, b"chunk", b"sig", "") for at in range(0, 50, 10)]
     changed = cluster.once(lambda: cluster.store.append_many(job, cluster.uid(job), chunks))
     assert changed["j:1/n"] == "50"
     assert sum(name.startswith("args:1/") for name in changed) == 5

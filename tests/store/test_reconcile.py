@@ -93,9 +93,7 @@ def test_not_taken_back_when_reissued_and_returned(
     assert cluster.changes(lambda: other.end(moved, RETURNED)) == {}
 
 
-def test_not_taken_back_when_reissued_and_lapsed(
-    cluster: Cluster, node: Node, other: Node
-) -> None:
+def test_not_taken_back_when_reissued_and_lapsed(cluster: Cluster, node: Node, other: Node) -> None:
     """The second holder may have begun, and comes back with it."""
     job = cluster.submit()
     [batch] = node.claim()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qsub_py.failures import (
+    DependencyFailed,
     NodeLost,
     RemoteError,
     TaskOutOfMemory,
@@ -45,7 +46,7 @@ def test_a_large_value_is_fetched_by_its_reference() -> None:
         (State.OUT_OF_MEMORY, (TaskOutOfMemory, MemoryError)),
         (State.NODE_FAIL, (NodeLost, BrokenExecutor)),
         (State.CANCELLED, (CancelledError,)),
-        (State.DEP_FAILED, (RemoteError,)),
+        (State.DEP_FAILED, (DependencyFailed,)),
         (State.FAILED, (RemoteError,)),
     ],
 )

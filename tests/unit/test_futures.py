@@ -124,5 +124,5 @@ def test_asyncio_can_wait_for_one(future: Future[Any]) -> None:
 
 
 def test_a_future_cannot_be_pickled(future: Future[Any]) -> None:
-    with pytest.raises(TypeError, match="pass its result"):
+    with pytest.raises(TypeError, match="return its result"):
         pickle.dumps(future)

@@ -123,8 +123,7 @@ def test_ranges_do_not_drift(first: int, step: int, more: int, digits: int) -> N
 
     text = f"{shown(first)}:{shown(first + more * step)}:{shown(step)}"
     assert list(map(str, values(f"x={text}"))) == [
-        str(float(shown(first + n * step)) if digits else first + n * step)
-        for n in range(more + 1)
+        str(float(shown(first + n * step)) if digits else first + n * step) for n in range(more + 1)
     ]
 
 

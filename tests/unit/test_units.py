@@ -52,8 +52,27 @@ def test_a_bare_number_counts_what_the_option_says() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "-5", "inf", "nan", "25h61m", "1h90m", "30m1h", "1h1h", "1.5", "1:2:3:4", "1-", "h",
-        "1e3", "1 h", "٣", "²", "10\n5", "9999999d", "1" * 50, "--1", "1:-2",
+        "",
+        "-5",
+        "inf",
+        "nan",
+        "25h61m",
+        "1h90m",
+        "30m1h",
+        "1h1h",
+        "1.5",
+        "1:2:3:4",
+        "1-",
+        "h",
+        "1e3",
+        "1 h",
+        "٣",
+        "²",
+        "10\n5",
+        "9999999d",
+        "1" * 50,
+        "--1",
+        "1:-2",
     ],
 )
 def test_bad_duration(text: str) -> None:
@@ -64,8 +83,13 @@ def test_bad_duration(text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0:00"), (5.9, "0:05"), (65, "1:05"), (3723, "1:02:03"), (93784, "1-02:03:04"),
-        (-3, "0:00"), (float("inf"), "UNLIMITED"),
+        (0, "0:00"),
+        (5.9, "0:05"),
+        (65, "1:05"),
+        (3723, "1:02:03"),
+        (93784, "1-02:03:04"),
+        (-3, "0:00"),
+        (float("inf"), "UNLIMITED"),
     ],
 )
 def test_format_duration(seconds: float, text: str) -> None:
@@ -106,8 +130,14 @@ def test_bad_size(text: str) -> None:
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        (0, "0"), (512, "512B"), (1024, "1K"), (1536, "1.5K"), (2**20 - 1, "1M"), (2**30, "1G"),
-        (2**53 - 1, "8P"), (2**60, "1024P"),
+        (0, "0"),
+        (512, "512B"),
+        (1024, "1K"),
+        (1536, "1.5K"),
+        (2**20 - 1, "1M"),
+        (2**30, "1G"),
+        (2**53 - 1, "8P"),
+        (2**60, "1024P"),
     ],
 )
 def test_format_size(size: int, text: str) -> None:
@@ -172,9 +202,26 @@ def test_begin_from_now(text: str, delay_s: float) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "soon", "24:00", "12:60", "13:00pm", "0:30am", "2026-02-30", "now-5",
-        "today tomorrow", "16:00 17:00", "tomorrow tomorrow", "tomorrow16:00", "02/30", "0315.27",
-        "now+1fortnight", "now+999999999999w", "13/40", "2026-01-20T", "0001-01-01x", "16:00\x1b[m",
+        "",
+        "soon",
+        "24:00",
+        "12:60",
+        "13:00pm",
+        "0:30am",
+        "2026-02-30",
+        "now-5",
+        "today tomorrow",
+        "16:00 17:00",
+        "tomorrow tomorrow",
+        "tomorrow16:00",
+        "02/30",
+        "0315.27",
+        "now+1fortnight",
+        "now+999999999999w",
+        "13/40",
+        "2026-01-20T",
+        "0001-01-01x",
+        "16:00\x1b[m",
     ],
 )
 def test_bad_begin(text: str) -> None:

@@ -95,6 +95,7 @@ local function leave(j, b, codes)
     and bytes == string.rep(string.char(R * 16 + nibble), b.count) then
     redis.call('SETRANGE', key('st', j.id), b.first,
       string.rep(string.char(end_code * 16 + nibble), b.count))
+    tell(j, b.first, b.first + b.count - 1)
     j.c1, j['c' .. end_code] = j.c1 - b.count, j['c' .. end_code] + b.count
     b.left = b.left - b.count
     return codes, b.count, 0, b.count
@@ -136,6 +137,7 @@ local function leave(j, b, codes)
     redis.call('SETRANGE', key('st', j.id), b.first, table.concat(out))
   end
   write_retries(j)
+  if ended > 0 then tell(j, b.first, b.first + count - 1) end
   b.count, b.left, b.mask = stays, b.left - accepted, table.concat(keeps, '', 1, stays)
   local i = 1
   while i <= #again do

@@ -1,11 +1,13 @@
 -- Jobs: load, count, stand in a lane, end. A task's byte is state * 16 + min(attempt, 15).
-local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+-- WT: it is pending, but what it needs of other tasks is not there yet (deps.lua).
+local PD, R, CG, CD, F, CA, TO, OOM, NF, DF, WT = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
-  'later', 'later_at', 'grown', 'classes', 'sched'}
+  'later', 'later_at', 'grown', 'classes', 'sched', 'dep', 'wait', 'gate', 'kids'}
 local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
-  'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes'}
+  'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes',
+  'dep', 'wait', 'kids'}
 
 -- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
@@ -20,18 +22,22 @@ local function load(id)
 end
 
 local function ended_tasks(j) return j.c3 + j.c4 + j.c5 + j.c6 + j.c7 + j.c8 + j.c9 end
+local function bad_tasks(j) return ended_tasks(j) - j.c3 end
 local function pending(j) return j.n - j.c1 - j.c2 - ended_tasks(j) end
+-- Whether each task has started or was cancelled; those that failed and are tried again have.
+local function has_started(j) return j.open == 0 and pending(j) == j.later + j.grown end
 
 -- Pending tasks are past the cursor or in `again` (class 0), in the list of another class
--- (`grown`), or wait for their next attempt (`later`).
-local function plain(j) return pending(j) - j.later - j.grown end
+-- (`grown`), wait for their next attempt (`later`), or for what they need (`wait`).
+local function plain(j) return pending(j) - j.later - j.grown - j.wait end
 
 local function may_start(j)
-  return j.held == 0 and j.fate == 0 and j.begin == 0 and (j.limit == 0 or j.c1 + j.c2 < j.limit)
+  return j.held == 0 and j.fate == 0 and j.begin == 0 and j.dep == 0
+    and (j.limit == 0 or j.c1 + j.c2 < j.limit)
 end
 
 -- Whether a claim may take a task of it.
-local function is_ready(j) return pending(j) > j.later and may_start(j) end
+local function is_ready(j) return pending(j) > j.later + j.wait and may_start(j) end
 
 local function rank_lane(lane)
   local head = redis.call('ZRANGE', key('lane', lane), 0, 0, 'WITHSCORES')
@@ -82,6 +88,17 @@ local function save(j)
   if changed[1] then redis.call('HSET', key('j', j.id), unpack(changed)) end
 end
 
+-- What is left for whoever comes next: see todo.lua.
+local function push_todo(verb, id, a, b, word)
+  redis.call('RPUSH', P .. 'todo',
+    table.concat({verb, id, string.format('%.0f', a), string.format('%.0f', b), word}, '|'))
+end
+
+-- Tasks first..last ended: those that need something of them must hear of it.
+local function tell(j, first, last)
+  if math.floor(j.kids / 2) % 2 == 1 then push_todo('uses', j.id, first, last, '0') end
+end
+
 -- A notice in the results stream: states changed without a result of their own.
 local function notice(j)
   j.rseq = j.rseq + 1
@@ -91,6 +108,13 @@ end
 -- Write the job back; end it when every task has ended and no more can come, revive it when not.
 local function settle(j)
   local over = j.open == 0 and ended_tasks(j) == j.n
+  -- The jobs that wait for all of this one are told when it is over, of its first failure, and
+  -- when none of it is left to start.
+  if j.kids % 2 == 1 and (over and j.ended == 0 or bad_tasks(j) > 0 and bad_tasks(j.was) == 0
+    or has_started(j) and not has_started(j.was)) then
+    push_todo('kids', j.id, 0, 0, '')
+  end
+  if j.kids >= 4 and over ~= (j.ended ~= 0) then push_todo('line', j.id, over and 1 or 0, 0, '') end
   if over and j.ended == 0 then
     j.ended = NOW
     notice(j)
@@ -175,18 +199,22 @@ local function intervals(id)
 end
 
 -- Move the cursor on to `to`: what was cancelled before it is written down, what waits there
--- goes to `again`.
+-- goes to `again`, or is marked where all tasks of the job wait for others.
 local function pass(j, to)
   local cut, at = intervals(j.id), j.cursor
+  local function leave_waiting(from, count)
+    if j.gate == 2 then put_states(j, from, string.rep(string.char(WT * 16), count))
+    else push_again(j.id, from, count, false) end
+  end
   for i = 1, #cut do
     local a, b = math.max(cut[i][1], at), math.min(cut[i][2], to - 1)
     if a <= b then
-      if a > at then push_again(j.id, at, a - at, false) end
+      if a > at then leave_waiting(at, a - at) end
       put_states(j, a, string.rep(string.char(CA * 16), b - a + 1))
       at = b + 1
     end
   end
-  if at < to then push_again(j.id, at, to - at, false) end
+  if at < to then leave_waiting(at, to - at) end
   j.cursor = to
 end
 
@@ -201,5 +229,41 @@ local function doom(j, state)
   redis.call('ZREM', P .. 'open', j.id)
   redis.call('ZREM', P .. 'due', j.id)
   notice(j)
+  tell(j, 0, j.n - 1)
   return waiting
+end
+
+-- The bytes of tasks as a user should see them: what a cancel of the whole job or of an interval
+-- says about tasks that were never touched is filled in.
+local function shown(j, first, count)
+  local past = math.max(0, math.min(count, first + count - j.cursor))
+  local waits = j.fate ~= 0 and string.char(j.fate * 16) or '\0'
+  local out = {}
+  -- Up to the cursor each task has a byte; a job that was given up gives those that wait its end.
+  if past < count then
+    local bytes = states_of(j.id, first, count - past)
+    if j.fate ~= 0 then
+      local changed = {}
+      for byte = 0, 15 do
+        changed[string.char(byte)] = string.char(j.fate * 16 + byte)
+        changed[string.char(WT * 16 + byte)] = string.char(j.fate * 16 + byte)
+      end
+      for byte = 16, 31 do changed[string.char(byte)] = string.char(byte + 16) end
+      bytes = string.gsub(bytes, '[%z\1-\31\176-\191]', changed)
+    end
+    out[1] = bytes
+  end
+  -- Past it all wait, but for the intervals that were cancelled.
+  local at, stop = first + count - past, first + count
+  local cut = past > 0 and intervals(j.id) or {}
+  for i = 1, #cut do
+    local a, b = math.max(cut[i][1], at), math.min(cut[i][2], stop - 1)
+    if a <= b then
+      out[#out + 1] = string.rep(waits, a - at)
+      out[#out + 1] = string.rep(string.char(CA * 16), b - a + 1)
+      at = b + 1
+    end
+  end
+  out[#out + 1] = string.rep(waits, stop - at)
+  return table.concat(out)
 end
