@@ -39,15 +39,10 @@ class Points:
     ) -> None:
         self._ask, self._ring, self._cluster = ask, ring, cluster
         self._job, self._uid = job, uid
-        blob = ""
-
-        def of_spec(number: int) -> bytes:
-            nonlocal blob
-            blob = blob or ask(lambda store: store.rows_blob(job))
-            return bytes(ask(lambda store: store.piece(blob, number)))
-
+        #: The blob with the rows of the spec's table.
+        self._blob = ""
         self._firsts: list[int] = [0]
-        self._sweeps: list[Sweep] = [_read(sweep, of_spec)]
+        self._sweeps: list[Sweep] = [_read(sweep, lambda n: self._piece("", n))]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,6 +101,10 @@ class Points:
         self._sweeps.insert(at, sweep)
 
     def _piece(self, blob: str, number: int) -> bytes:
+        """Return rows of a blob; "" is the spec's, of which a grid may be a larger sample."""
+        if not blob:
+            self._blob = self._blob or self._ask(lambda store: store.rows_blob(self._job))
+            blob = self._blob
         return bytes(self._ask(lambda store: store.piece(blob, number)))
 
 

@@ -273,6 +273,20 @@ def test_skip_if_exists(node: Env, here: Path) -> None:
     assert [t["reason"][:7] for t in tasks(node, job)] == ["", "skipped"]
 
 
+def test_a_file_of_an_attempt_that_failed_skips_nothing(node: Env, here: Path) -> None:
+    (here / "m.py").write_text(
+        "import os\ndef f(n):\n    open(f'{n}.f', 'a').write('x')\n"
+        "    assert os.environ['QSUB_ATTEMPT'] == '2'\n"
+    )
+    again = ("-W", "--sweep", "n=1:2", "--retries", 1, "--backoff", 0, "--skip-if-exists")
+    line = "printf x >> {n}.c; test $QSUB_ATTEMPT = 2"
+    for name, words in (("c", ("--wrap", line)), ("f", ("m.py:f",))):
+        job = node.qsub(*again, f"{{n}}.{name}", *words)
+        found = tasks(node, job)
+        assert {(t["state"], t["attempt"], t["reason"]) for t in found} == {("COMPLETED", 2, "")}
+        assert [(here / f"{n}.{name}").read_text() for n in (1, 2)] == ["xx", "xx"]
+
+
 def test_extend_while_it_runs_and_afterwards(node: Env, here: Path) -> None:
     (here / "m.py").write_text(
         "import os, time\ndef f(a, b):\n    with open('log', 'a') as log: log.write(f'{a}{b} ')\n"
@@ -360,6 +374,84 @@ def test_a_hopeless_sweep_is_stopped(node: Env, here: Path) -> None:
     node.run("qrerun", job, "--state", "F,CA")
     wait_until(lambda: node.store().job(job).counts[State.COMPLETED] > 0, what="some go well")
     node.run("qcancel", job, "--wait")
+
+
+# -- with retries, limits and schedules ------------------------------------------------------
+
+
+def test_a_point_that_needs_more_keeps_its_parameters(node: Env, here: Path) -> None:
+    hog = "import os, sys, time; x = b'x' * (int(sys.argv[1]) << 20); "
+    hog += "time.sleep(3 * (len(x) > 1)); "
+    hog += "print(os.environ['QSUB_MEM_BYTES'] + '; ' + os.environ['QSUB_PARAMS'])"
+    (here / "m.py").write_text(
+        "import os, time\ndef f(n):\n    if n == 2 and os.environ['QSUB_TIME_S'] == '1':\n"
+        "        time.sleep(60)\n    return [n, os.environ['QSUB_TIME_S']]\n"
+    )
+    more = ("--mem", "64M", "--on-oom", "mem*2", "--backoff", 0)
+    command = node.qsub("-W", "--sweep", "mb=0,90", *more, "--", sys.executable, "-c", hog, "{mb}")
+    for at, size, mb in ((0, 64, 0), (1, 128, 90)):
+        said = node.run("qlog", f"{command}_{at}").stdout
+        assert said == f'{size << 20}; {{"mb":{mb}}}\n'
+    more = ("-t", "1s", "--on-timeout", "time*40", "--backoff", 0, "--grace", "0s")
+    call = node.qsub("-W", "--sweep", "n=1:2", *more, "m.py:f")
+    assert [row["result"] for row in table(node, call)] == ['[1, "1"]', '[2, "40"]']
+    assert [t["attempt"] for t in tasks(node, call)] == [1, 2]
+
+
+def test_retries_do_not_count_as_failures(node: Env) -> None:
+    words = ("--max-fails", 0, "--retries", 1, "--backoff", 0, "--sweep", "n=1:4", "--wrap")
+    job = node.qsub("-W", *words, "test $QSUB_ATTEMPT = 2")
+    assert {(t["state"], t["attempt"]) for t in tasks(node, job)} == {("COMPLETED", 2)}
+    job = node.qsub(*words, "false")
+    info = node.wait_job(job)
+    assert info.reason == "more than 0 of its tasks failed (--max-fails)"
+
+
+def test_failed_ones_run_again_while_others_wait_for_a_retry(node: Env, here: Path) -> None:
+    line = "test -e ok || case {n} in 1) exit 3;; 2) exit 4;; esac"
+    words = ("--retry-on", "exit=3", "--backoff", "1h", "--sweep", "n=1:3", "--wrap", line)
+    job = node.qsub(*words)
+    store = node.store()
+    wait_until(lambda: store.job(job).later and store.job(job).counts[State.FAILED])
+    (here / "ok").touch()
+    assert node.run("qrerun", job, "--failed").stdout == f"job {job}: 1 task runs again\n"
+    wait_until(lambda: store.job(job).counts[State.COMPLETED] == 2)
+    assert [t["state"] for t in tasks(node, job)] == ["PENDING", "COMPLETED", "COMPLETED"]
+    node.run("qcancel", job)
+    node.wait_job(job)
+    node.run("qrerun", job, "--state", "CA")
+    assert node.wait_job(job).state is State.COMPLETED
+    assert [t["attempt"] for t in tasks(node, job)] == [2, 2, 1]
+
+
+def test_so_many_at_once(node: Env, here: Path) -> None:
+    line = "mkdir lock && sleep 0.05 && rmdir lock"
+    job = node.qsub("-W", "-a", "%1", "--sweep", "n=1:6", "--wrap", line)
+    assert node.store().job(job).state is State.COMPLETED
+    job = node.qsub("-H", "-a", "%2", "--sweep", "n=1:50", "true")
+    assert f"{job}_[0-49%2]" in node.run("qstat", "-t", job).stdout
+
+
+def test_again_and_again(node: Env, here: Path) -> None:
+    lines = [f"line {n:06}, which is rather long" for n in range(3000)]
+    (here / "many").write_text("\n".join(lines))
+    words = ("--each-line", "many", "--sample", 3, "--seed", 1, "--max-fails", 1, "-a", "%2")
+    schedule = node.qsub("--every", "1h", *words, "--retries", 1, "--backoff", 0, "--wrap",
+                         'echo "[\\"{line}\\", $QSUB_SCHEDULE_ID]"; test -e ok')  # fmt: skip
+    store = node.store()
+    [job] = wait_until(lambda: [found.id for found in store.jobs(active=True, ended=True)])
+    info = node.wait_job(job)
+    assert (info.schedule, info.limit) == (schedule, 2)
+    assert info.reason == "more than 1 of its tasks failed (--max-fails)"
+    assert [t["attempt"] for t in tasks(node, job) if t["state"] == "FAILED"].count(2) == 2
+    (here / "ok").touch()
+    node.run("qrerun", job, "--state", "F,CA")
+    assert node.wait_job(job).state is State.COMPLETED
+    node.run("qsub", "--extend", job, "--sample", 5, "-W")
+    found = table(node, job)
+    assert len({row["line"] for row in found}) == 5
+    assert [json.loads(row["result"]) for row in found] == [[r["line"], schedule] for r in found]
+    assert "line" in node.run("qstat", "-t", job).stdout
 
 
 # -- the table -----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -82,6 +82,16 @@ def test_rows_come_page_by_page(cluster: Cluster) -> None:
     assert study.points.of(2999) == {"line": lines[2999]}
     assert study.points.of(5999) == {"line": lines[2999].upper()}
     assert study.asked == 6, "a name and two pieces, then a grid and two pieces"
+
+
+def test_a_larger_sample_of_the_same_rows(cluster: Cluster) -> None:
+    table = from_lines("\n".join(f"line {n}, which is rather long" for n in range(3000)), "f")
+    study = Study(cluster, Sweep((table,), sample=(3, 1)))
+    (_, known), *_ = study.points.all()
+    study.extend(replace(known, sample=(5, 1)))
+    assert cluster.store.grids(study.job)[0].blob == ""
+    drawn = [study.points.of(at)["line"] for at in range(8)]
+    assert len(set(drawn)) == 5 and drawn[:3] == drawn[3:6]
 
 
 @pytest.mark.parametrize("wrong", [{"key": Key.new()}, {"uid": "another"}, {"first": 5}])

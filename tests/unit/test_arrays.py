@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsub_py.arrays import JobRef, format_array, parse_array, parse_task_ids
+from qsub_py.arrays import (
+    JobRef,
+    format_array,
+    is_limit,
+    parse_array,
+    parse_limit,
+    parse_share,
+    parse_task_ids,
+)
 from qsub_py.errors import SpecError
 from qsub_py.model import Segments
 
@@ -27,6 +35,21 @@ from qsub_py.model import Segments
 def test_array(text: str, indices: list[int], limit: int) -> None:
     spec = parse_array(text)
     assert (list(spec.segments), spec.limit, spec.is_merged) == (indices, limit, False)
+
+
+def test_a_limit_alone() -> None:
+    assert is_limit("%8") and not is_limit("1-3%8")
+    assert parse_limit("%8").limit == 8
+    for text in ("%0", "%8,%9", "%x", "%", "1-3%8"):
+        with pytest.raises(SpecError):
+            parse_limit(text)
+
+
+def test_a_share_of_the_tasks() -> None:
+    assert [parse_share(text) for text in ("0", "5", "0%", "100%")] == ["0", "5", "0%", "100%"]
+    for text in ("", "x", "-1", "101%", "%", "5%%"):
+        with pytest.raises(SpecError, match="no number of tasks"):
+            parse_share(text)
 
 
 def test_a_double_number_counts_once_where_it_came_first() -> None:
