@@ -13,9 +13,11 @@ if j.fate ~= 0 and j.ended == 0 then return {'fate'} end
 tick()
 local a, b = tonumber(ARGV[2]), tonumber(ARGV[3])
 if j.fate == DF then
-  met[j.id] = j
-  rearm(j)
-  write_down()
+  if string.find(ARGV[4], '|' .. DF .. '|', 1, true) then
+    met[j.id] = j
+    rearm(j)
+    write_down()
+  end
   return {'ok', 0}
 elseif j.fate ~= 0 then
   push_todo('lift', j.id, 0, b, string.format('%.0f', a) .. ARGV[4])

@@ -19,6 +19,7 @@ from qsub_py.inputs import Run
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import surroundings
 from qsub_py.node.batch import MOST_COMMONS
+from qsub_py.node.command_line import command_line
 from qsub_py.node.inputs import Inputs, MissingInput, needs
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
@@ -40,17 +41,6 @@ _HOST_VARIABLES = """
 """.split()  # noqa: SIM905 - a list of words is read as words
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _BARE_CALL = pack_chunk([((), {})])
-#: Runs the spooled text of a script under the name and in the place of the original.
-_RUN_SCRIPT = """\
-import os, sys
-_path, _spooled = sys.argv[1:3]
-_path = _path and os.path.abspath(_path)
-sys.argv[:3] = [_path]
-sys.path[0] = os.path.dirname(_path) if _path else os.getcwd()
-with open(_spooled, encoding="utf-8") as _file: _text = _file.read()
-__file__ = _path
-exec(compile(_text, _path or "<stdin>", "exec"))
-"""
 
 
 class CannotStart(QsubError):
@@ -275,7 +265,7 @@ class Jobs:
             path = [moved(spec, part) if "private" in common else part for part in spec.path]
             own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": path}
             return common | own | {"python": surroundings.interpreter(spec, self._settings)}
-        return common | {"argv": self._argv(job)}
+        return common | {"argv": command_line(spec, job.path, self._settings)}
 
     def _task(self, job: Job, position: int) -> dict[str, Any]:
         env = {"QSUB_TASK_ID": str(job.spec.index(position))}
@@ -283,18 +273,6 @@ class Jobs:
         if job.special is not None:
             job.special.dress(task, position, job.common["argv"])
         return task | output_files(job, position, self._settings.name)
-
-    def _argv(self, job: Job) -> list[str]:
-        spec = job.spec
-        if spec.script is None:
-            return list(spec.argv)
-        if spec.script_path.endswith(".py"):
-            python = surroundings.interpreter(spec, self._settings)
-            path = moved(spec, spec.script_path) if spec.ship else spec.script_path
-            head = [python, "-c", _RUN_SCRIPT, path, job.path]
-        else:
-            head = [*_interpreter(spec.script), job.path]
-        return [*head, *spec.argv]
 
     def _calls(self, job: Job, batch: Batch) -> tuple[Any, list[tuple[int, int]], bytes]:
         if job.special is not None and job.special.is_sweep:
@@ -400,14 +378,6 @@ def output_files(job: Job, position: int, node: str) -> dict[str, Any]:
     if "private" in job.common:
         return split_outputs(files)
     return {name: os.path.join(spec.cwd, path) for name, path in files.items()}
-
-
-def _interpreter(script: str) -> list[str]:
-    """Return the words that run a script: its `#!` line as the kernel reads it, else /bin/sh."""
-    line = script.split("\n", 1)[0]
-    if not line.startswith("#!") or not line[2:].strip():
-        return ["/bin/sh"]
-    return line[2:].strip().split(None, 1)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -284,9 +284,18 @@ class Model:
 
     def requeue(self, number: int, first: int, last: int, states: set[str]) -> None:
         """Run ended tasks again; a job that was given up is so no more."""
-        if self.jobs[number].fate:
-            self.jobs[number].fate = ""
-            self.jobs[number].unfit.clear()
+        job = self.jobs[number]
+        if job.fate == "DF":
+            if "DF" in states:
+                self._rearm(number)
+            return
+        if job.fate:
+            job.fate = ""
+            job.unfit.clear()
+            if job.unmet:
+                job.unmet = len(job.conditions)
+                for condition in job.conditions:
+                    condition.state = 0
         for task in self.jobs[number].tasks[first : last + 1]:
             if task.state in states:
                 if task.state == "NF":

@@ -53,6 +53,7 @@ MISFORTUNES = [
 ]  # fmt: skip
 PICK = st.integers(0, 10**6)
 KINDS = ["afterok", "afterok", "afterany", "afternotok", "after"]
+RERUN = ["CD", "F", "CA", "NF", "DF"]
 MOSTLY_GOOD = [0, 0, 3, 3, 3, 4, LOST, RETURNED, AGAIN, AGAIN_LONGER]
 RARELY = st.sampled_from([False, False, False, True])
 
@@ -203,7 +204,7 @@ class Machine(RuleBasedStateMachine):
     @rule(which=PICK)
     def rerun_tree(self, which: int) -> None:
         number, job = pick(which, self.model.jobs.items())
-        if job.fate not in ("", "DF"):
+        if job.fate and not job.has_ended:
             with pytest.raises(StoreError):
                 self.cluster.store.rerun_tree(number)
             return
@@ -294,7 +295,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.jobs)
     @rule(which=PICK, first=st.integers(0, 8), more=st.integers(0, 12),
-          states=st.sets(st.sampled_from(["CD", "F", "CA", "TO", "NF"]), min_size=1))  # fmt: skip
+          states=st.sets(st.sampled_from([*RERUN, "TO"]), min_size=1))  # fmt: skip
     def requeue(self, which: int, first: int, more: int, states: set[str]) -> None:
         number, job = pick(which, self.model.jobs.items())
         mask = {State.from_short(short) for short in states}
@@ -303,8 +304,13 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(StoreError):
                 self.cluster.store.requeue(number, [span], mask)
             return
-        self.cluster.once(lambda: self.cluster.store.requeue(number, [span], mask))
+        # What can still not run is given up once more, and says so.
+        if "DF" in states:
+            self.cluster.store.requeue(number, [span], mask)
+        else:
+            self.cluster.once(lambda: self.cluster.store.requeue(number, [span], mask))
         self.model.requeue(number, first, first + more, states)
+        self.model.settle()
         self.check_woken(number)
 
     # -- nodes -----------------------------------------------------------------------------
@@ -588,19 +594,20 @@ def test_model(valkey: Endpoint) -> None:
     Machine.TestCase("runTest").runTest()
 
 
-def walk(machine: Machine, seed: int, steps: int) -> None:
-    """Do what a busy cluster does, with all that may go wrong; same seed, same walk."""
-    chance = random.Random(seed)
-
-    def options() -> dict[str, Any]:
-        return {
+def options(chance: random.Random) -> dict[str, Any]:
+    """Return how a job may be submitted."""
+    return {
             "cpus": chance.choice([1, 1, 2]), "gpus": chance.choice([0, 0, 0, 1]),
             "limit": chance.choice([0, 0, 0, 2]), "requeue": chance.random() < 0.7,
             "is_open": chance.random() < 0.2, "is_held": chance.random() < 0.1,
             "priority": chance.randint(-1, 1), "owner": chance.choice(["ann", "bob"]),
             "retry": chance.choice(RETRIES),
             "max_fails": chance.choice(["", "", "", "3"]), "sweep": chance.choice([{}, {"x": 1}]),
-        }  # fmt: skip
+    }  # fmt: skip
+
+
+def deeds(machine: Machine, chance: random.Random) -> list[tuple[int, Callable[[], None]]]:
+    """Return what happens in a busy cluster, and how often."""
 
     def big() -> int:
         return chance.randrange(10**6)
@@ -615,8 +622,8 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
     def maybe(share: float) -> bool:
         return chance.random() < share
 
-    weighted: list[tuple[int, Callable[[], None]]] = [
-        (4, lambda: machine.submit(chance.randint(1, 12), options())),
+    return [
+        (4, lambda: machine.submit(chance.randint(1, 12), options(chance))),
         (2, lambda: machine.submit_again(big())),
         (
             3,
@@ -646,7 +653,7 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
         (2, lambda: machine.extend(big(), chance.randint(1, 4), chance.randint(-1, 1))),
         (2, lambda: machine.cancel(big(), ranges(), maybe(0.15))),
         (1, lambda: machine.hold_or_release(big(), maybe(0.3))),
-        (2, lambda: machine.requeue(big(), chance.randrange(9), 12, {"CD", "F", "CA", "NF"})),
+        (2, lambda: machine.requeue(big(), chance.randrange(9), 12, set(RERUN))),
         (8, lambda: machine.claim(big(), chance.randint(1, 6), maybe(0.1))),
         (10, lambda: machine.finish(big(), big(), codes(), maybe(0.1))),
         (1, lambda: machine.give_back(big(), big())),
@@ -655,8 +662,13 @@ def walk(machine: Machine, seed: int, steps: int) -> None:
         (1, lambda: machine.clock_jumps(chance.choice([-3600, 2, 3600]))),
         (6, lambda: machine.misfortune(chance.choice(MISFORTUNES), big())),
     ]
-    acts = [act for weight, act in weighted for _ in range(weight)]
-    machine.submit(12, options())
+
+
+def walk(machine: Machine, seed: int, steps: int) -> None:
+    """Do what a busy cluster does, with all that may go wrong; same seed, same walk."""
+    chance = random.Random(seed)
+    acts = [act for weight, act in deeds(machine, chance) for _ in range(weight)]
+    machine.submit(12, options(chance))
     machine.claim(0, 6, False)
     for _ in range(steps):
         with contextlib.suppress(NothingToPick):
