@@ -79,6 +79,8 @@ class Report:
     tails: tuple[tuple[int, bytes], ...] = ()
     #: position, signed note on the files it brought, bytes of these files in the server.
     notes: tuple[tuple[int, bytes, int], ...] = ()
+    #: What the ends used, as account.lua reads it.
+    usage: bytes = b""
 
     def arguments(self) -> tuple[Argument, ...]:
         """Return its group of arguments of finish.lua."""
@@ -89,7 +91,7 @@ class Report:
         brought = ",".join(f"{position}:{len(note)}:{size}" for position, note, size in self.notes)
         notes = b"".join(note for _, note, _ in self.notes)
         return (b.job, b.uid, b.slot, b.epoch, b.attempt, self.codes, self.data, self.signature,
-                bad, ",".join(self.blobs), index, tails, brought, notes)  # fmt: skip
+                bad, ",".join(self.blobs), index, tails, brought, notes, self.usage)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

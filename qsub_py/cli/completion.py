@@ -7,7 +7,7 @@ import click
 from qsub_py.cli import common
 
 _COMMANDS = ("qsub", "qstat", "qcancel", "qdel", "qhold", "qrls", "qwait", "qlog", "qresult",
-             "qfetch", "qnode", "qsub-py")  # fmt: skip
+             "qfetch", "qacct", "qnode", "qsub-py")  # fmt: skip
 _FILES = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/config.fish"}
 
 

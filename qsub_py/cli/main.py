@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "qlog": (("log", "logs"), "Show what a job printed."),
     "qresult": (("result", "results"), "Show the results of calls."),
     "qfetch": (("fetch", "files"), "Collect the files that a job brings back."),
+    "qacct": (("acct", "account"), "Show what jobs, users and days have used."),
     "qnode": (("node",), "Start, stop and look at nodes and the server."),
     "completion": ((), "Print the line that sets up completion for a shell."),
 }

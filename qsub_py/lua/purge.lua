@@ -1,13 +1,15 @@
 -- Delete a job (or a schedule) that ended, with all that belongs to it.
 -- KEYS  meta
--- ARGV  ended before (ms)
+-- ARGV  ended before (ms); or, whenever it ended, this very job
 -- Returns 1 when one was deleted, else 0; call again while it is 1.
--- Replay: deletes the next one, which has ended as long ago.
+-- Replay: deletes the next one, which has ended as long ago; the very job is gone.
 --- @include head
 tick()
 local function is_old(name) return redis.call('ZRANGEBYSCORE', P .. name, '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1)[1] end
-local id = is_old('ended')
-local schedule = not id and is_old('schedules_ended')
+local named = ARGV[2]
+local id = not named and is_old('ended')
+if named then id = redis.call('ZSCORE', P .. 'ended', named) and named end
+local schedule = not id and not named and is_old('schedules_ended')
 if not id and not schedule then return 0 end
 id = id or schedule
 local blobs = redis.call('SRANDMEMBER', key('blobs', id), SLICE)

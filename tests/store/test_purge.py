@@ -20,7 +20,7 @@ def run(cluster: Cluster, node: Node) -> int:
     for _ in range(16):
         [batch] = node.claim()
         cluster.call("finish", *node.store._me(), job, uid, batch.slot, batch.epoch, batch.attempt,
-                     bytes([13]), *[""] * 8)  # fmt: skip
+                     bytes([13]), *[""] * 9)  # fmt: skip
     reference = node.store.put_result(b"r" * 3_000_000)
     for _ in range(3):
         [batch] = node.claim()
