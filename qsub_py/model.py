@@ -281,6 +281,8 @@ class Batch:
     gpus: tuple[int, ...]
     #: What it has more than the job asked for: policy.Retry.grown.
     level: int = 0
+    #: How often the job's spec had been altered when it was claimed.
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,12 +78,12 @@ class StoreCore:
     def signed_spec(self, job: int) -> SignedSpec:
         """Return the spec with all that proves it; JobNotFound."""
         row = self.link.command(
-            "HMGET", self.keys.job(job), "spec", "sig", "uid", "suid", "due", "rule", "sched"
+            "HMGET", self.keys.job(job), "spec", "sig", "uid", "suid", "due", "rule", "sched", "ver"
         )
         if row[2] is None:
             raise JobNotFound(f"there is no job {job}")
         if row[3] is None:
-            return SignedSpec(row[0], row[1], row[2].decode())
+            return SignedSpec(row[0], row[1], row[2].decode(), version=int(row[7] or 0))
         return SignedSpec(row[0], row[1], row[2].decode(), row[3].decode(), int(row[4]), row[5],
                           int(row[6]))  # fmt: skip
 

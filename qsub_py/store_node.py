@@ -304,5 +304,5 @@ def _batch(row: object) -> Batch:
         slot=int(slot), job=int(job), uid=decoded(uid), first=int(first), count=int(count),
         attempt=int(attempt), epoch=int(epoch), cpus=int(cpus), mem_bytes=int(float(mem)),
         gpus=tuple(int(g) for g in decoded(gpus).split(",") if g),
-        level=int(row[11]) if len(row) > 11 else 0,
+        level=int(row[11]) if len(row) > 11 else 0, version=int(row[12]) if len(row) > 12 else 0,
     )  # fmt: skip

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "qstat": (("stat", "status"), "Show jobs, tasks, and why they wait."),
     "qcancel": (("cancel", "qdel", "del"), "Cancel jobs or tasks."),
     "qhold": (("hold",), "Keep waiting jobs from starting."),
+    "qalter": (("alter",), "Change jobs that were submitted."),
     "qrls": (("rls", "release"), "Let held jobs go."),
     "qwait": (("wait",), "Wait until jobs have ended."),
     "qlog": (("log", "logs"), "Show what a job printed."),

@@ -113,10 +113,10 @@ def build(
     `limits`: how large what it ships and fetches may be.
     """
     array = _read("--array", parse_array, request.array) if request.array is not None else None
-    spec = _with_failure(_with_program(_base(request, work), request, work, environ), request)
+    spec = with_failure(_with_program(base(request, work), request, work, environ), request)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
-    _check_outputs(spec)
+    check_outputs(spec)
     spec, parcels = with_files(spec, request, limits)
     environment.check_size(spec.argv, spec.env)
     if request.begin is not None:
@@ -127,9 +127,7 @@ def build(
     return Draft(
         spec,
         function=work.function,
-        priority=_number(
-            request.priority, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0
-        ),
+        priority=read_priority(request.priority),
         limit=array.limit if array is not None else 0,
         is_held=bool(request.hold),
         begin=request.begin or "",
@@ -141,7 +139,7 @@ def build(
     )
 
 
-def _base(request: Request, work: Work) -> JobSpec:
+def base(request: Request, work: Work) -> JobSpec:
     """Return the spec without its program, environment and array."""
     cpus = _number(request.cpus, "--cpus", least=1, most=MAX_CPUS, default=1)
     return JobSpec(
@@ -193,7 +191,7 @@ def _with_program(
     return replace(spec, argv=argv, script=work.script, script_path=work.script_path)
 
 
-def _with_failure(spec: JobSpec, request: Request) -> JobSpec:
+def with_failure(spec: JobSpec, request: Request) -> JobSpec:
     """Add what is done when a task fails, and before its limit."""
     retries = _number(request.retries, "--retries", least=0, most=MAX_RETRIES, default=-1)
     asked = Asked(
@@ -300,7 +298,8 @@ def _pattern(text: str | None, option: str) -> str:
     return _read(option, check_pattern, os.path.expanduser(text)) if text else ""
 
 
-def _check_outputs(spec: JobSpec) -> None:
+def check_outputs(spec: JobSpec) -> None:
+    """Raise SpecError when the files of its output cannot be."""
     for option, pattern in (("--output", spec.output), ("--error", spec.error)):
         if not pattern:
             continue
@@ -327,6 +326,11 @@ def _text(text: str | None, option: str) -> str:
     if text is not None and len(text) > MAX_TEXT:
         raise SpecError(f"{option} is longer than {MAX_TEXT} characters")
     return text or ""
+
+
+def read_priority(text: str | None) -> int:
+    """Return a priority, 0 when nothing was said."""
+    return _number(text, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0)
 
 
 def _key(text: str | None) -> str:

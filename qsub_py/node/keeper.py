@@ -164,6 +164,9 @@ class Keeper:
         if head is not None:
             head.suspend(header["op"] == "suspend")
 
+    def _limit(self, header: Header, _: bytes) -> None:
+        self._slots.slot(header["slot"]).limit(float(header["limit_s"]))
+
     def _takeback(self, header: Header, _: bytes) -> None:
         self._slots.slot(header["slot"]).take_back()
 
@@ -211,6 +214,7 @@ _ORDERS: dict[str, Callable[[Keeper, Header, bytes], None]] = {
     "signal": Keeper._signal,
     "suspend": Keeper._suspend,
     "resume": Keeper._suspend,
+    "limit": Keeper._limit,
     "takeback": Keeper._takeback,
     "verdict": Keeper._verdict,
     "forget": Keeper._forget,

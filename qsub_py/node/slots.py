@@ -64,6 +64,14 @@ class Slot:
         if self.head is not None:
             self.head.kill(positions, verdict)
 
+    def limit(self, seconds: float) -> None:
+        """Give all tasks here another time limit (0: none)."""
+        runs = [self.head] if self.head is not None else []
+        for batch in [*self._queue, *(run.batch for run in runs)]:
+            batch.common = {**batch.common, "limit_s": seconds}
+        for run in runs:
+            run.relimit()
+
     def take_back(self) -> None:
         """Return what has not begun."""
         waiting = list(self._queue)
