@@ -351,6 +351,9 @@ class JobInfo:
     held_why: str = ""
     #: The schedule that made it, 0: none.
     schedule: int = 0
+    #: Nothing of it starts or runs on; else the ranges of positions that do not run on.
+    is_suspended: bool = False
+    suspended: tuple[tuple[int, int], ...] = ()
 
     @property
     def total(self) -> int:
@@ -364,8 +367,8 @@ class JobInfo:
 
     @property
     def state(self) -> State:
-        """RUNNING if any task runs, else PENDING if any waits, else the worst end."""
-        for state in (State.RUNNING, State.COMPLETING, State.PENDING):
+        """The first of running, suspended, pending that any task is, else the worst end."""
+        for state in (State.RUNNING, State.COMPLETING, State.SUSPENDED, State.PENDING):
             if self.counts.get(state):
                 return state
         if not self.has_ended:

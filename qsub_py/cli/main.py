@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "qstat": (("stat", "status"), "Show jobs, tasks, and why they wait."),
     "qcancel": (("cancel", "qdel", "del"), "Cancel jobs or tasks."),
     "qhold": (("hold",), "Keep waiting jobs from starting."),
+    "qsuspend": (("suspend",), "Stop what runs of jobs, for a while."),
+    "qresume": (("resume",), "Let suspended jobs go on."),
     "qalter": (("alter",), "Change jobs that were submitted."),
     "qrls": (("rls", "release"), "Let held jobs go."),
     "qwait": (("wait",), "Wait until jobs have ended."),

@@ -8,7 +8,7 @@
 --         '' or {first, count, data, signature, blob} of the arguments that the batch begins with;
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
---- @include head job node batch
+--- @include head job node batch suspend
 
 local uid, req, most = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5])
 local no = refusal(uid, ARGV[2], ARGV[3])
@@ -169,6 +169,7 @@ local function take(j, need, class)
   put_states(j, first, string.rep(string.char(16 + math.min(attempt, 15)), count))
   j.c1 = j.c1 + count
   if class > 0 then j.grown = j.grown - count end
+  begin_anew(j, first, count)
   if j.started == 0 then j.started = NOW end
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,

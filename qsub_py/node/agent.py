@@ -87,7 +87,7 @@ class Agent:
         self._bringer = Bringer(store, ring, self._jobs, settings.name)
         self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector, self._staging,
                           self._logs.calls)  # fmt: skip
-        self._orders = Orders(self._hand, self._jobs, self._logs)
+        self._orders = Orders(store, self._hand, self._jobs, self._logs)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -194,6 +194,7 @@ class Agent:
         self._follow(*self._revive())
         sent_at = self._say_hello()
         self._reconcile()
+        self._orders.look_for_suspended()
         # Last: what is paused goes on with it, and must not when it runs elsewhere by now.
         self._fence(sent_at)
         self._waiter.arm()

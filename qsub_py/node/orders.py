@@ -1,4 +1,4 @@
-"""What a node does when it is told to: cancel, signal, another time limit, logs, files, stop.
+"""What a node does when it is told to: cancel, signal, suspend, another limit, logs, files, stop.
 
 Orders are state in the store: one that was obeyed and not acknowledged comes again.
 """
@@ -14,7 +14,8 @@ from qsub_py.errors import QsubError, StoreError
 from qsub_py.node.hand import Hand
 from qsub_py.node.jobs import Jobs, grown
 from qsub_py.node.livelog import LiveLogs
-from qsub_py.store_node import Order
+from qsub_py.store_node import NodeStore, Order
+from qsub_py.store_suspend import suspended
 
 log = logging.getLogger("qsub_py.agent")
 
@@ -24,8 +25,8 @@ Text = dict[str, Any]
 class Orders:
     """Obeys orders about what the hand holds."""
 
-    def __init__(self, hand: Hand, jobs: Jobs, logs: LiveLogs) -> None:
-        self._hand, self._jobs, self._logs = hand, jobs, logs
+    def __init__(self, store: NodeStore, hand: Hand, jobs: Jobs, logs: LiveLogs) -> None:
+        self._store, self._hand, self._jobs, self._logs = store, hand, jobs, logs
         #: Told to leave when all is done.
         self.is_leaving = False
 
@@ -57,6 +58,27 @@ class Orders:
             job = job or self._jobs.get_anew(batch)
             self._hand.send({"op": "limit", "slot": slot, "limit_s": grown(job.spec, batch)[1]})
 
+    def _suspend(self, text: Text) -> None:
+        self.look_for_suspended(text["uid"])
+
+    def look_for_suspended(self, uid: str = "") -> None:
+        """Stop what the store says is suspended (of one job), and let the rest go on.
+
+        Also after a join: what was said meanwhile was not said to us.
+        """
+        hand = self._hand
+        held = [(slot, one) for slot, one in hand.holding.slots.items()
+                if uid in ("", one.batch.uid)]  # fmt: skip
+        if not held:
+            return
+        known = suspended(self._store, {one.batch.job for _, one in held})
+        for slot, one in held:
+            stopped = sorted(filter(known[one.batch.job].has, one.open))
+            if stopped:
+                hand.suspend(slot, stopped)
+            else:
+                hand.send({"op": "resume", "slot": slot})
+
     def _tail(self, text: Text) -> None:
         stream, attempt = str(text.get("stream", "out")), int(text.get("attempt", 0))
         where = (str(text["log"]), text["uid"], int(text["position"]))
@@ -79,6 +101,7 @@ _ORDERS: dict[str, Callable[[Orders, Text], None]] = {
     "cancel": Orders._cancel,
     "signal": Orders._signal,
     "limit": Orders._limit,
+    "suspend": Orders._suspend,
     "tail": Orders._tail,
     "files": Orders._files,
     "stop": Orders._stop,

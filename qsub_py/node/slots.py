@@ -64,6 +64,15 @@ class Slot:
         if self.head is not None:
             self.head.kill(positions, verdict)
 
+    def suspend(self, positions: set[int] | None) -> None:
+        """Return what has not begun; stop what runs if it is one of these (None: all)."""
+        if any(state["waiting"] for state in self.states()):
+            self.take_back()
+        if self.head is not None:
+            running = self.head.state()["running"]
+            is_meant = positions is None or running is None or running in positions
+            self.head.suspend(is_meant)
+
     def limit(self, seconds: float) -> None:
         """Give all tasks here another time limit (0: none)."""
         runs = [self.head] if self.head is not None else []

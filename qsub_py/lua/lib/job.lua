@@ -2,10 +2,10 @@
 local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
-  'later', 'later_at', 'grown', 'classes', 'sched', 'acct', 'ver'}
-local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true, acct = true}
+  'later', 'later_at', 'grown', 'classes', 'sched', 'acct', 'ver', 'susp', 'sx'}
+local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true, acct = true, sx = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
-  'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes', 'acct'}
+  'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes', 'acct', 'susp', 'sx'}
 
 -- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
@@ -27,7 +27,7 @@ local function pending(j) return j.n - j.c1 - j.c2 - ended_tasks(j) end
 local function plain(j) return pending(j) - j.later - j.grown end
 
 local function may_start(j)
-  return j.held == 0 and j.fate == 0 and j.begin == 0 and (j.limit == 0 or j.c1 + j.c2 < j.limit)
+  return j.held == 0 and j.susp == 0 and j.fate == 0 and j.begin == 0 and (j.limit == 0 or j.c1 + j.c2 < j.limit)
 end
 
 -- Whether a claim may take a task of it.
