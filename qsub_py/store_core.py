@@ -104,10 +104,10 @@ class StoreCore:
         data = self.blob(entry[b"b"].decode()) if entry[b"b"] else entry[b"d"]
         return int(number.split(b"-")[0]) - 1, int(entry[b"n"]), data, entry[b"s"]
 
-    def purge(self, before: float) -> int:
-        """Delete jobs that ended before this time; returns how many steps were done."""
+    def purge(self, before: float, *, most: int = 10**9) -> int:
+        """Delete jobs that ended before this time in at most so many steps; returns how many."""
         steps = 0
-        while self._call("purge", f"{before * 1000:.0f}"):
+        while steps < most and self._call("purge", f"{before * 1000:.0f}"):
             steps += 1
         return steps
 

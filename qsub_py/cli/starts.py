@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from qsub_py.client import Client
 
 _HEADINGS = ("JOBID", "NAME", "USER", "ST", "START", "NODELIST(REASON)")
+#: As many as the store lists.
+_MOST_ACTIVE = 10_000
 #: Parts of a lane that no estimate knows of: licences, rate (see store.lane_of).
 _LICENSES = 9
 
@@ -28,6 +30,8 @@ def estimates(client: Client, scene: Scene, wanted: Collection[int]) -> dict[int
     by_id = {job.id: job for job in active}
     running = client.ask(lambda store: running_batches(store, nodes, by_id))
     limited = {job.id for job in active if _waits_for_more(job)}
+    if len(active) >= _MOST_ACTIVE:  # the oldest are not among them
+        return {}
     found = starts(set(wanted) - limited, line_of(active), nodes, running, now=scene.now)
     unknown = Estimate(None, "it needs licences or has a rate")
     return found | dict.fromkeys(limited & set(wanted), unknown)

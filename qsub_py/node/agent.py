@@ -40,6 +40,8 @@ _RENEW_S = 2.0
 #: The inbox is only a hint: so often the node looks for work without one.
 _LOOK_S = 5.0
 _CLEAN_S = 60.0
+#: So many steps of a purge at once, and how soon more follow.
+_PURGES, _PURGE_AGAIN_S = 100, 0.5
 #: The node stops itself this part of a lease before the server may give its work to others.
 _MARGIN = 1 / 12
 
@@ -351,6 +353,9 @@ class Agent:
     def _clean(self) -> None:
         """Delete what is old here, and in the store whole jobs when their retention is over."""
         # What a schedule has too much of goes in any case.
-        self._store.purge(self._now() - self._retention_s if self._retention_s else 0.0)
+        before = self._now() - self._retention_s if self._retention_s else 0.0
+        if self._store.purge(before, most=_PURGES) == _PURGES:
+            # The lease is renewed before the rest.
+            self._next["clean"] = time.monotonic() + _PURGE_AGAIN_S
         clean(self._dir, self._hand.holding.slots)
         self._staging.cache.make_room()

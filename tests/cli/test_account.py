@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from env import Env
+from env import Env, wait_until
 from qsub_py.config import user_name
 
 
@@ -72,6 +73,21 @@ def test_purge(ran: tuple[Env, int, int]) -> None:
     assert [job["id"] for job in json.loads(env.run("qstat", "--json").stdout)] == [waits]
     days = json.loads(env.run("qacct", "--days", "--json").stdout)
     assert sum(day["tasks"] for day in days) == 3, "days outlive the jobs"
+
+
+def test_a_node_deletes_what_is_old(
+    ran: tuple[Env, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, _, _ = ran
+    held = env.qsub("-H", "true")
+    monkeypatch.setenv("QSUB_RETENTION", "1s")
+    env.run("qnode", "stop", "n1")
+    env.start_node("n1")
+    with contextlib.closing(env.store()) as store:
+        wait_until(lambda: not store.jobs(active=False, ended=True), what="the ended ones go")
+        assert [job.id for job in store.jobs()] == [held]
+    days = json.loads(env.run("qacct", "--days", "--json").stdout)
+    assert sum(day["tasks"] for day in days) == 3
 
 
 @pytest.mark.parametrize(

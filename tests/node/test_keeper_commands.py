@@ -377,3 +377,15 @@ def test_a_limit_where_there_was_none(keeper: Keeper) -> None:
     assert keeper.await_item(0).state == "TIMEOUT"
     keeper.send({"op": "limit", "slot": 0, "limit_s": 9.0})
     assert keeper.heard("error") == []
+
+
+def test_orders_for_what_has_just_ended(keeper: Keeper) -> None:
+    """They came too late and must not touch what the slot runs next."""
+    keeper.shell("true")
+    keeper.await_item(0)
+    keeper.send({"op": "suspend", "slot": 0, "pos": [0]})
+    keeper.send({"op": "limit", "slot": 0, "limit_s": 0.001})
+    keeper.send({"op": "suspend", "slot": 9, "pos": None})
+    keeper.shell("sleep 0.2", first=1, attempt=2)
+    assert keeper.until(lambda: [i for i in keeper.items.values() if i.end - i.start > 0.1])
+    assert keeper.heard("error") == []

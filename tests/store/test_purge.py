@@ -79,6 +79,17 @@ def test_oldest_first_and_no_active(cluster: Cluster) -> None:
     assert [info.id for info in cluster.store.jobs(ended=True)] == [jobs[2], active]
 
 
+def test_at_most_so_many_steps(cluster: Cluster) -> None:
+    node = cluster.node()
+    jobs = [cluster.submit() for _ in range(3)]
+    for _ in jobs:
+        [batch] = node.claim()
+        node.end(batch)
+        cluster.serve(3)
+    now = cluster.now_ms / 1000
+    assert [cluster.store.purge(now + 1, most=2) for _ in range(3)] == [2, 1, 0]
+
+
 def test_many_blobs_in_steps(cluster: Cluster) -> None:
     node = cluster.node()
     job = cluster.submit()
