@@ -123,7 +123,8 @@ class Audit:
         running = counts[_R] + counts[_CG]
         is_over = row["open"] == "0" and not counts[_PD] + running
         may_start = (
-            row["held"] == "0" and row["fate"] == "0" and row["begin"] == "0"
+            row["held"] == "0" == row.get("susp", "0") and row["fate"] == "0"
+            and row["begin"] == "0"
             and (row["limit"] == "0" or running < int(row["limit"]))
         )  # fmt: skip
         grown = int(row.get("grown", 0))
