@@ -51,6 +51,7 @@ an old schema is never misread. The Lua files build the same names from the pref
     idle             zset    nodes that wait for work
     lapsing          set     lapsed nodes that still hold batches
     rec              set     nodes that must reconcile before a recovery is over
+    acct:<day>       hash    owner -> what its tasks used on that day (account.lua); 400 days
     log:<name>       stream  a live log somebody follows (expires)
 """
 

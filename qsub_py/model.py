@@ -11,73 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from typing import Any
 
 from qsub_py.nodeinfo import NodeInfo as NodeInfo
 from qsub_py.policy import Notice, Retry
-
-
-class State(Enum):
-    """A task's or job's state: (code in the state byte, Slurm's two letters)."""
-
-    PENDING = (0, "PD")
-    RUNNING = (1, "R")
-    COMPLETING = (2, "CG")
-    COMPLETED = (3, "CD")
-    FAILED = (4, "F")
-    CANCELLED = (5, "CA")
-    TIMEOUT = (6, "TO")
-    OUT_OF_MEMORY = (7, "OOM")
-    NODE_FAIL = (8, "NF")
-    DEP_FAILED = (9, "DF")
-    #: Never stored: a running attempt that is stopped for now, or a suspended job.
-    SUSPENDED = (10, "S")
-
-    @property
-    def code(self) -> int:
-        """The high four bits of the task's byte in the store."""
-        return self.value[0]
-
-    @property
-    def short(self) -> str:
-        """Slurm's abbreviation."""
-        return self.value[1]
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether a task in this state has ended."""
-        return 3 <= self.code <= 9
-
-    @classmethod
-    def from_code(cls, code: int) -> State:
-        """Return the state of a byte's high nibble; raises KeyError."""
-        return _BY_CODE[code]
-
-    @classmethod
-    def from_short(cls, short: str) -> State:
-        """Return the state with these letters; raises KeyError."""
-        return _BY_SHORT[short]
-
-
-_BY_CODE = {state.value[0]: state for state in State}
-_BY_SHORT = {state.value[1]: state for state in State}
-
-#: From the worst end to the best: the state of a job whose tasks ended differently.
-WORST_FIRST = (
-    State.FAILED, State.OUT_OF_MEMORY, State.TIMEOUT, State.NODE_FAIL, State.DEP_FAILED,
-    State.CANCELLED, State.COMPLETED,
-)  # fmt: skip
-
-_ENDS = {state for state in State if state.is_terminal}
-#: What may follow what. PENDING after RUNNING: the attempt was lost, returned or is retried;
-#: PENDING after an end: the user asked for a rerun.
-TRANSITIONS: dict[State, set[State]] = {
-    State.PENDING: {State.RUNNING, State.CANCELLED, State.FAILED, State.DEP_FAILED},
-    State.RUNNING: {State.PENDING, State.COMPLETING} | _ENDS,
-    State.COMPLETING: set(_ENDS),
-    **{end: {State.PENDING} for end in _ENDS},
-}
+from qsub_py.states import WORST_FIRST as WORST_FIRST
+from qsub_py.states import State as State
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +230,8 @@ class Batch:
     gpus: tuple[int, ...]
     #: What it has more than the job asked for: policy.Retry.grown.
     level: int = 0
+    #: How often the job's spec had been altered when it was claimed.
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +304,9 @@ class JobInfo:
     #: Conditions (--dependency) that are not met; tasks that wait for single other tasks.
     unmet: int = 0
     waiting: int = 0
+    #: Nothing of it starts or runs on; else the ranges of positions that do not run on.
+    is_suspended: bool = False
+    suspended: tuple[tuple[int, int], ...] = ()
 
     @property
     def total(self) -> int:
@@ -376,8 +320,8 @@ class JobInfo:
 
     @property
     def state(self) -> State:
-        """RUNNING if any task runs, else PENDING if any waits, else the worst end."""
-        for state in (State.RUNNING, State.COMPLETING, State.PENDING):
+        """The first of running, suspended, pending that any task is, else the worst end."""
+        for state in (State.RUNNING, State.COMPLETING, State.SUSPENDED, State.PENDING):
             if self.counts.get(state):
                 return state
         if not self.has_ended:

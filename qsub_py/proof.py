@@ -27,6 +27,8 @@ class SignedSpec:
     rule: bytes = b""
     #: The schedule's number.
     schedule: int = 0
+    #: How often it was altered.
+    version: int = 0
 
     def check(self, ring: Keyring, cluster: str) -> bytes:
         """Return the spec's bytes; raises SignatureError unless they were signed for this job."""

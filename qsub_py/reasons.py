@@ -64,6 +64,8 @@ def explain(
     if job.is_held:
         why = ": a task of it exited with 100" if job.held_why else ""
         return Why("JobHeldUser", f"it is held{why}; `qrls {job.id}` lets it go")
+    if job.is_suspended:
+        return Why("JobSuspended", f"it is suspended; `qresume {job.id}` lets it go on")
     if job.unmet:
         what = "1 condition is" if job.unmet == 1 else f"{job.unmet} conditions are"
         return Why("Dependency", f"{what} not met; `qstat --why {job.id}` names them")
@@ -71,7 +73,7 @@ def explain(
         return Why("Dependency", f"{_waiters(job.waiting)} for other tasks to complete")
     if job.begin_at > now:
         return Why("BeginTime", f"it begins in {int(job.begin_at - now) + 1} s at the earliest")
-    running = job.counts.get(State.RUNNING, 0)
+    running = job.counts.get(State.RUNNING, 0) + job.counts.get(State.SUSPENDED, 0)
     if job.limit and running >= job.limit:
         return Why("JobArrayTaskLimit", f"{running} tasks run and its own limit is {job.limit}")
     if job.later and job.later == job.counts.get(State.PENDING):
@@ -138,7 +140,8 @@ def _rank(job: JobInfo) -> tuple[int, int]:
 def _stands_in_line(job: JobInfo) -> bool:
     is_full = job.limit and job.counts.get(State.RUNNING, 0) >= job.limit
     pending = job.counts.get(State.PENDING, 0) - job.waiting
-    return pending > 0 and not (job.is_held or job.has_ended or is_full or job.unmet)
+    is_stopped = job.is_held or job.is_suspended or job.has_ended or job.unmet
+    return pending > 0 and not (is_stopped or is_full)
 
 
 def _described(job: JobInfo, need: Need, nodes: Sequence[NodeInfo]) -> tuple[tuple[str, str], ...]:

@@ -112,12 +112,12 @@ class StoreCore:
     def signed_spec(self, job: int) -> SignedSpec:
         """Return the spec with all that proves it; JobNotFound."""
         row = self.link.command(
-            "HMGET", self.keys.job(job), "spec", "sig", "uid", "suid", "due", "rule", "sched"
+            "HMGET", self.keys.job(job), "spec", "sig", "uid", "suid", "due", "rule", "sched", "ver"
         )
         if row[2] is None:
             raise JobNotFound(f"there is no job {job}")
         if row[3] is None:
-            return SignedSpec(row[0], row[1], row[2].decode())
+            return SignedSpec(row[0], row[1], row[2].decode(), version=int(row[7] or 0))
         return SignedSpec(row[0], row[1], row[2].decode(), row[3].decode(), int(row[4]), row[5],
                           int(row[6]))  # fmt: skip
 
@@ -152,10 +152,10 @@ class StoreCore:
             reply = self.link.command("XREVRANGE", key, f"{position + 1}-0", "-", "COUNT", 1)
         return [_grid(number, pairs(fields)) for number, fields in reply]
 
-    def purge(self, before: float) -> int:
-        """Delete jobs that ended before this time; returns how many steps were done."""
+    def purge(self, before: float, *, most: int = 10**9) -> int:
+        """Delete jobs that ended before this time in at most so many steps; returns how many."""
         steps = 0
-        while self._call("purge", f"{before * 1000:.0f}"):
+        while steps < most and self._call("purge", f"{before * 1000:.0f}"):
             steps += 1
         return steps
 

@@ -80,6 +80,8 @@ class Report:
     tails: tuple[tuple[int, bytes], ...] = ()
     #: position, signed note on the files it brought, bytes of these files in the server.
     notes: tuple[tuple[int, bytes, int], ...] = ()
+    #: What the ends used, as account.lua reads it.
+    usage: bytes = b""
 
     def arguments(self) -> tuple[Argument, ...]:
         """Return its group of arguments of finish.lua."""
@@ -90,7 +92,7 @@ class Report:
         brought = ",".join(f"{position}:{len(note)}:{size}" for position, note, size in self.notes)
         notes = b"".join(note for _, note, _ in self.notes)
         return (b.job, b.uid, b.slot, b.epoch, b.attempt, self.codes, self.data, self.signature,
-                bad, ",".join(self.blobs), index, tails, brought, notes)  # fmt: skip
+                bad, ",".join(self.blobs), index, tails, brought, notes, self.usage)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,5 +316,5 @@ def _batch(row: object) -> Batch:
         slot=int(slot), job=int(job), uid=decoded(uid), first=int(first), count=int(count),
         attempt=int(attempt), epoch=int(epoch), cpus=int(cpus), mem_bytes=int(float(mem)),
         gpus=tuple(int(g) for g in decoded(gpus).split(",") if g),
-        level=int(row[11]) if len(row) > 11 else 0,
+        level=int(row[11]) if len(row) > 11 else 0, version=int(row[12]) if len(row) > 12 else 0,
     )  # fmt: skip

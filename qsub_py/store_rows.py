@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qsub_py.model import JobInfo, NodeInfo, State
 
+_RANGE = re.compile(r"(\d+)-(\d+)")
 #: Job fields that hold the number of tasks in a state; pending is what remains.
 COUNTS = {state: f"c{state.code}" for state in State if 1 <= state.code <= 9}
 SHOWN = """
     uid name owner queue kind prio cpus mem gpus time submitted started ended n limit held open
-    array begin exit why lane later later_at held_why sched dep wait
+    array begin exit why lane later later_at held_why sched dep wait susp sx
 """.split()  # noqa: SIM905 - a list of words is read as words
 
 
@@ -84,6 +86,11 @@ def entry(entry: Any) -> ResultEntry:
     return ResultEntry(at, int(row[b"f"]), row[b"c"], row[b"d"], row[b"s"])
 
 
+def read_ranges(text: str) -> tuple[tuple[int, int], ...]:
+    """Read "a-b,c-d"."""
+    return tuple((int(first), int(last)) for first, last in _RANGE.findall(text))
+
+
 def when(milliseconds: bytes | None) -> float | None:
     value = float(milliseconds or 0)
     return value / 1000 if value else None
@@ -95,6 +102,7 @@ def job_info(
     on: Sequence[bytes],
     unfit: dict[bytes, bytes],
     names: dict[str, str],
+    stopped: int = 0,
 ) -> JobInfo:
     got = {
         name: decoded(value) if value is not None else ""
@@ -102,6 +110,10 @@ def job_info(
     }
     counts = {state: int(n or 0) for state, n in zip(COUNTS, row[len(SHOWN) :], strict=True)}
     counts[State.PENDING] = int(got["n"]) - sum(counts.values())
+    running = counts[State.RUNNING]
+    stopped = running if got["susp"] == "1" else min(stopped, running)
+    counts[State.RUNNING] -= stopped
+    counts[State.SUSPENDED] = stopped
     return JobInfo(
         id=job, uid=got["uid"], name=got["name"], owner=got["owner"], queue=got["queue"],
         kind=got["kind"], priority=int(got["prio"]), cpus=int(got["cpus"]),
@@ -116,6 +128,7 @@ def job_info(
         lane=got["lane"], later=int(got["later"] or 0), later_at=float(got["later_at"] or 0) / 1000,
         held_why=got["held_why"], schedule=int(got["sched"] or 0),
         unmet=int(got["dep"] or 0), waiting=int(got["wait"] or 0),
+        is_suspended=got["susp"] == "1", suspended=read_ranges(got["sx"]),
     )  # fmt: skip
 
 

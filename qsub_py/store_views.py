@@ -21,8 +21,11 @@ from qsub_py.store_rows import (
     job_info,
     node_info,
     pairs,
+    read_ranges,
     twos,
 )
+
+_SX = SHOWN.index("sx")
 
 
 class StoreViews(StoreFiles, StoreDeps):
@@ -73,11 +76,28 @@ class StoreViews(StoreFiles, StoreDeps):
         replies = self.link.pipeline(ask)
         names = {decoded(uid): decoded(name) for name, uid in pairs(replies[0]).items()}
         rows = zip(ids, replies[1::3], replies[2::3], replies[3::3], strict=True)
+        ranges = {job: row[_SX] for job, row in zip(ids, replies[1::3], strict=True)}
+        stopped = self._stopped(ranges)
         return [
-            job_info(job, row, on, pairs(unfit), names)
+            job_info(job, row, on, pairs(unfit), names, stopped.get(job, 0))
             for job, row, on, unfit in rows
             if row[0] is not None
         ]
+
+    def _stopped(self, ranges: Mapping[int, bytes | None]) -> dict[int, int]:
+        """Return how many tasks of ranges that were suspended still run, by job."""
+        asked = [(job, *part) for job, text in ranges.items() if text
+                 for part in read_ranges(decoded(text))]  # fmt: skip
+        if not asked:
+            return {}
+        found: dict[int, int] = {}
+        texts = self.link.pipeline(
+            [("GETRANGE", self.keys.states(job), first, last) for job, first, last in asked]
+        )
+        for (job, _, _), text in zip(asked, texts, strict=True):
+            runs = sum(byte // 16 == State.RUNNING.code for byte in text)
+            found[job] = found.get(job, 0) + runs
+        return found
 
     def states(self, job: int, first: int, count: int) -> list[tuple[State, int]]:
         """Return (state, attempt up to 15) of `count` tasks from position `first`; JobNotFound."""

@@ -6,8 +6,9 @@ import click
 
 from qsub_py.cli import common
 
-_COMMANDS = ("qsub", "qstat", "qcancel", "qdel", "qhold", "qrls", "qrerun", "qwait", "qlog",
-             "qresult", "qfetch", "qnode", "qsub-py")  # fmt: skip
+_COMMANDS = ("qsub", "qstat", "qcancel", "qdel", "qhold", "qalter", "qrls", "qsuspend",
+             "qresume", "qrerun", "qwait", "qlog", "qresult", "qfetch", "qacct", "qnode",
+             "qsub-py")  # fmt: skip
 _FILES = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/config.fish"}
 
 

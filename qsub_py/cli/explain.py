@@ -10,6 +10,7 @@ from qsub_py import render
 from qsub_py.cli.dry_run import failure_lines
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
+from qsub_py.cli.starts import estimates, sentence
 from qsub_py.cli.tree import needs
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.reasons import Line, explain
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def show_why(client: Client, scene: Scene) -> None:
     """Print for each job what it waits for, or how it runs or ended."""
     line = Line(client.ask(lambda store: store.jobs(active=True, ended=False)))
+    starting = estimates(client, scene, [found.job.id for found in scene.picked])
     for found in scene.picked:
         job = found.job
         why = explain(job, scene.nodes, now=scene.now, line=line)
@@ -40,12 +42,14 @@ def show_why(client: Client, scene: Scene) -> None:
         for one in what if len(what) > 1 else ():
             print(safe(f"  {one}"))
         _print_nodes(why.nodes)
+        if job.id in starting:
+            print(safe(f"  {sentence(starting[job.id], scene.now)}"))
 
 
 def _print_nodes(nodes: Sequence[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in nodes), default=0)
-    for name, sentence in nodes:
-        print(safe(f"  {name:<{width}}  {sentence}"))
+    for name, obstacle in nodes:
+        print(safe(f"  {name:<{width}}  {obstacle}"))
 
 
 def _condition(job: JobInfo, now: float) -> str:

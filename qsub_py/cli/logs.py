@@ -206,7 +206,7 @@ def _settled(client: Client, output: Output) -> TaskInfo:
     deadline = time.monotonic() + _SILENCE_S
     while True:
         task = _task(client, output.job, output.task.position)
-        is_same = task.state in (State.RUNNING, State.COMPLETING)
+        is_same = task.state in (State.RUNNING, State.COMPLETING, State.SUSPENDED)
         if not (is_same and task.attempt == output.task.attempt) or time.monotonic() > deadline:
             return task
         time.sleep(0.1)

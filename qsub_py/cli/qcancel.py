@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal as signals
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qsub_py.cli import common, ids, periodic
+from qsub_py.cli.confirming import Order, confirm
 from qsub_py.cli.ids import Picked
 from qsub_py.config import user_name
 from qsub_py.errors import JobNotFound, SpecError
@@ -20,10 +20,6 @@ from qsub_py.model import JobInfo, State
 if TYPE_CHECKING:
     from qsub_py.client import Client
     from qsub_py.units import JobRef
-
-#: How long nodes may take to confirm; a live one is heard of every few seconds.
-CONFIRM_S = 20.0
-Order = tuple[str, str, int]
 
 
 @dataclass
@@ -69,7 +65,7 @@ def qcancel(jobs: tuple[str, ...], name: tuple[str, ...], state: str | None, use
         else:
             _send(client, narrowed, number, tally)
     _tell(tally)
-    _confirm(client, tally)
+    tally.code = confirm(client, "qcancel", tally.orders) or tally.code
     if wait:
         for job in tally.jobs:
             client.wait(job)
@@ -141,20 +137,6 @@ def _send(client: Client, picked: Picked, number: int, tally: Tally) -> None:
 
 def _order(client: Client, job: JobInfo, order: dict[str, object]) -> Sequence[Order]:
     return client.ask(lambda store: store.order(job.id, json.dumps(order)))
-
-
-def _confirm(client: Client, tally: Tally) -> None:
-    """Wait until every node that held a task has obeyed, or name those that have not."""
-    deadline, pause = time.monotonic() + CONFIRM_S, 0.005
-    while left := client.ask(lambda store: store.orders_done(tally.orders)):
-        if time.monotonic() > deadline:
-            names = ", ".join(sorted({name for name, _, _ in left}))
-            common.complain(f"qcancel: not yet confirmed by {names}; it is kept for them and done"
-                            " when they answer")  # fmt: skip
-            tally.code = 75
-            return
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.2)
 
 
 def _in_state(client: Client, picked: Picked, state: State) -> Picked:

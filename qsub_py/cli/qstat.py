@@ -78,13 +78,14 @@ class Scene:
     help="Columns: id,name,state or squeue's '%i %j %T'.",
 )
 @click.option("--periodic", is_flag=True, help="Show what runs again and again (my schedules).")
+@click.option("--start", is_flag=True, help="Show when waiting jobs start at the latest.")
 @click.option("--noheader", is_flag=True, help="Leave the headings out.")
 @click.option("--tree", is_flag=True, help="Draw what waits for what.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common.options
 def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool, tasks: bool,
           long: bool, full: bool, states: str | None, name: tuple[str, ...], watch: bool,
-          interval: str | None, why: bool, columns: str | None, periodic: bool,
+          interval: str | None, why: bool, columns: str | None, periodic: bool, start: bool,
           noheader: bool, tree: bool, as_json: bool) -> None:  # fmt: skip
     """Show my active jobs, or the JOBs named (12, 12_3, 12_[1-5], 12-20, last)."""
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
@@ -113,6 +114,10 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
 
         for line in lines(client, scene.picked, scene.whys):
             print(line)
+    elif start:
+        from qsub_py.cli.starts import show_starts
+
+        show_starts(client, scene, header=not noheader, as_json=as_json)
     elif tasks:
         _show_tasks(client, scene, as_json=as_json, header=not noheader)
     elif as_json:

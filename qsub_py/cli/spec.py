@@ -126,7 +126,7 @@ def build(
     """
     parse = parse_limit if sweep is not None else parse_array
     array = _read("--array", parse, request.array) if request.array is not None else None
-    spec = _with_failure(_with_program(_base(request, work), request, work, environ), request)
+    spec = with_failure(_with_program(base(request, work), request, work, environ), request)
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
     pages: tuple[bytes, ...] = ()
@@ -147,9 +147,7 @@ def build(
     return Draft(
         spec,
         function=work.function,
-        priority=_number(
-            request.priority, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0
-        ),
+        priority=read_priority(request.priority),
         limit=array.limit if array is not None else 0,
         is_held=bool(request.hold),
         begin=request.begin or "",
@@ -167,7 +165,7 @@ def build(
     )
 
 
-def _base(request: Request, work: Work) -> JobSpec:
+def base(request: Request, work: Work) -> JobSpec:
     """Return the spec without its program, environment and array."""
     cpus = _number(request.cpus, "--cpus", least=1, most=MAX_CPUS, default=1)
     return JobSpec(
@@ -221,7 +219,7 @@ def _with_program(
     return replace(spec, argv=argv, script=work.script, script_path=work.script_path)
 
 
-def _with_failure(spec: JobSpec, request: Request) -> JobSpec:
+def with_failure(spec: JobSpec, request: Request) -> JobSpec:
     """Add what is done when a task fails, and before its limit."""
     retries = _number(request.retries, "--retries", least=0, most=MAX_RETRIES, default=-1)
     asked = Asked(
@@ -341,6 +339,11 @@ def _text(text: str | None, option: str) -> str:
     if text is not None and len(text) > MAX_TEXT:
         raise SpecError(f"{option} is longer than {MAX_TEXT} characters")
     return text or ""
+
+
+def read_priority(text: str | None) -> int:
+    """Return a priority, 0 when nothing was said."""
+    return _number(text, "--priority", least=-MAX_PRIORITY, most=MAX_PRIORITY, default=0)
 
 
 def _wishes(request: Request) -> tuple[tuple[Wish, ...], bool]:

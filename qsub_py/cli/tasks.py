@@ -57,12 +57,18 @@ def _slice(
         at = first + offset
         task = running.get(at) or TaskInfo(job.id, at, spec.index(at), state, attempt)
         outcome = outcomes.get(at)
+        if state is State.RUNNING and (job.is_suspended or _has(job.suspended, at)):
+            state = State.SUSPENDED
         yield replace(
             task,
             state=state,
             outcome=outcome,
             attempt=outcome.attempt if outcome else task.attempt,
         )
+
+
+def _has(ranges: Sequence[tuple[int, int]], position: int) -> bool:
+    return any(first <= position <= last for first, last in ranges)
 
 
 def tasks_table(groups: Sequence[tuple[JobInfo, str, Sequence[TaskInfo]]], *, now: float) -> Table:

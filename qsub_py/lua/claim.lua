@@ -4,19 +4,19 @@
 --       hints ("job:tasks,job:tasks": how many short tasks of a job to put into one slot)
 -- Returns {'ok', now ms, what is left, next due ms or 0, batch, ...}; what is left: 1 nothing now,
 --         2 more to look at with the next claim, 0 no room. Each batch is
---         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus, chunk, class}, chunk being
+--         {slot, job, uid, first, count, attempt, epoch, cpus, mem, gpus, chunk, class, version}, chunk being
 --         '' or {first, count, data, signature, blob} of the arguments that the batch begins with;
 --         {'wait', now ms} during a recovery; {'RUNID'}, {'FENCED'}: say hello.
 -- Replay: the last request number gets the same batches again; an older one gets nothing.
---- @include head job node batch deps todo
+--- @include head job node batch deps todo suspend
 
 local uid, req, most = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5])
 local no = refusal(uid, ARGV[2], ARGV[3])
 if no then return {no} end
 
-local function show(b, job_uid)
+local function show(b, job_uid, version)
   return {tonumber(b.slot), tonumber(b.job), job_uid, b.first, b.count, b.attempt, b.epoch, b.cpus,
-    string.format('%.0f', b.mem), b.gpus, b.chunk or '', b.class}
+    string.format('%.0f', b.mem), b.gpus, b.chunk or '', b.class, tonumber(version or 0)}
 end
 
 local last = redis.call('HMGET', key('node', uid), 'req', 'reply')
@@ -25,7 +25,7 @@ if tonumber(last[1]) >= req then
   if tonumber(last[1]) == req then
     for slot in string.gmatch(last[2], '%d+') do
       local b = load_batch(uid, slot)
-      if b then reply[#reply + 1] = show(b, redis.call('HGET', key('j', b.job), 'uid')) end
+      if b then reply[#reply + 1] = show(b, unpack(redis.call('HMGET', key('j', b.job), 'uid', 'ver'))) end
     end
   end
   return reply
@@ -177,6 +177,7 @@ local function take(j, need, class)
   local had_started = has_started(j)
   j.c1 = j.c1 + count
   if class > 0 then j.grown = j.grown - count end
+  begin_anew(j, first, count)
   if j.started == 0 then j.started = NOW end
   if j.kids % 2 == 1 and has_started(j) and not had_started then push_todo('kids', j.id, 0, 0, '') end
   budget = budget - count
@@ -226,7 +227,7 @@ local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, tonumber(due[2] or 0)}, {}
 for k = 1, #batches do
   slots[k] = batches[k].slot
-  reply[#reply + 1] = show(batches[k], jobs[batches[k].job].uid)
+  reply[#reply + 1] = show(batches[k], jobs[batches[k].job].uid, jobs[batches[k].job].ver)
 end
 redis.call('HSET', key('node', uid), 'req', ARGV[4], 'reply', table.concat(slots, ','))
 return reply

@@ -2,15 +2,16 @@
 -- is accepted: the fencing token of each attempt.
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id,
---       then groups of 14: job, uid, slot, epoch, attempt, codes (a byte for each task of the
+--       then groups of 15: job, uid, slot, epoch, attempt, codes (a byte for each task of the
 --       batch: 0 not now, 3..8 the state, 15 lost, 14 never began; plus 16 times a wish to
 --       run again, see retry.lua), result data, signature,
 --       "position:exit code,..." of non-zero exits or '', blobs ("name,name"),
 --       tails of outputs ("position:bytes,position:bytes"), these bytes joined,
---       what they brought ("position:bytes of the note:bytes of files,..."), these notes joined
+--       what they brought ("position:bytes of the note:bytes of files,..."), these notes joined,
+--       what they used (account.lua) or ''
 -- Returns {'ok', unfinished fan-outs, n, ...}, n the number of tasks accepted of each group; {'RUNID'}, {'FENCED'}.
 -- Replay: the tasks are no longer running in this batch, so 0 are accepted.
---- @include head job node batch deps todo blob
+--- @include head job node batch deps todo blob account
 
 local uid = ARGV[1]
 local no = refusal(uid, ARGV[2], ARGV[3])
@@ -70,7 +71,7 @@ local function keep_files(j, b, ok, index, notes)
 end
 
 local reply = {'ok', 0}
-for i = 4, #ARGV, 14 do
+for i = 4, #ARGV, 15 do
   local b, j = load_batch(uid, ARGV[i + 2]), load(ARGV[i])
   local accepted = 0
   if b and j and j.uid == ARGV[i + 1] and b.job == ARGV[i] and b.epoch == tonumber(ARGV[i + 3])
@@ -84,12 +85,14 @@ for i = 4, #ARGV, 14 do
       keep_blobs(j, ARGV[i + 9])
       keep_tails(j, b, ok, ARGV[i + 10], ARGV[i + 11])
       keep_files(j, b, ok, ARGV[i + 12], ARGV[i + 13])
+      account(j, b, ARGV[i + 14], ok, ARGV[i + 5], ended, accepted)
     end
     if accepted > 0 then left_batch(uid, b, j, node, again, was_ready) end
   end
   reply[#reply + 1] = accepted
 end
 save_free(node)
+save_days()
 -- What waits for these starts, or fails, at once.
 reply[2] = do_todo()
 return reply

@@ -1,13 +1,15 @@
 -- Delete a job (or a schedule) that ended, with all that belongs to it.
 -- KEYS  meta
--- ARGV  ended before (ms)
--- Returns 1 when one was deleted, else 0; call again while it is 1.
--- Replay: deletes the next one, which has ended as long ago.
+-- ARGV  ended before (ms); or, whenever it ended, this very job
+-- Returns 1 when one was deleted, else 0; call again while it is 1. -N: job N still needs this very job.
+-- Replay: deletes the next one, which has ended as long ago; the very job is gone.
 --- @include head
 tick()
 local function is_old(name) return redis.call('ZRANGEBYSCORE', P .. name, '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1)[1] end
-local id = is_old('ended')
-local schedule = not id and is_old('schedules_ended')
+local named = ARGV[2]
+local id = not named and is_old('ended')
+if named then id = redis.call('ZSCORE', P .. 'ended', named) and named end
+local schedule = not id and not named and is_old('schedules_ended')
 if not id and not schedule then return 0 end
 id = id or schedule
 
@@ -16,13 +18,14 @@ local function is_needed(name, pattern)
   local members = redis.call('ZRANGE', key(name, id), 0, SLICE - 1)
   for i = 1, #members do
     local child = string.match(members[i], pattern)
-    if child ~= id and redis.call('ZSCORE', P .. 'active', child) then return true end
+    if child ~= id and redis.call('ZSCORE', P .. 'active', child) then return child end
     redis.call('ZREM', key(name, id), members[i])
   end
   return #members == SLICE and nil
 end
 local by_kids = is_needed('kids', '^([^:]*)')
 local by_users = is_needed('uses', '^[^:]*:([^:]*)')
+if named and (by_kids or by_users) then return -tonumber(by_kids or by_users) end
 if by_kids or by_users then
   -- Its retention begins anew.
   redis.call('ZADD', P .. 'ended', math.max(NOW, tonumber(ARGV[1])), id)

@@ -8,14 +8,12 @@ ends, the store the rights, and `_join` puts both together again.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import random
 import selectors
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from qsub_py.errors import QsubError, StoreError
 from qsub_py.model import Batch
@@ -27,13 +25,14 @@ from qsub_py.node.hand import Hand
 from qsub_py.node.holding import key_of
 from qsub_py.node.jobs import Jobs
 from qsub_py.node.livelog import LiveLogs
+from qsub_py.node.orders import Orders
 from qsub_py.node.reports import Entry, ReportMaker
 from qsub_py.node.settings import NodeSettings
 from qsub_py.node.staging import Staging
 from qsub_py.node.waiter import Waiter
 from qsub_py.signing import Keyring
 from qsub_py.store_link import Link
-from qsub_py.store_node import Chunk, NodeStore, Order, Refused
+from qsub_py.store_node import Chunk, NodeStore, Refused
 
 log = logging.getLogger("qsub_py.agent")
 
@@ -41,6 +40,8 @@ _RENEW_S = 2.0
 #: The inbox is only a hint: so often the node looks for work without one.
 _LOOK_S = 5.0
 _CLEAN_S = 60.0
+#: So many steps of a purge at once, and how soon more follow.
+_PURGES, _PURGE_AGAIN_S = 100, 0.5
 #: The node stops itself this part of a lease before the server may give its work to others.
 _MARGIN = 1 / 12
 
@@ -77,7 +78,7 @@ class Agent:
         self._logs = LiveLogs(store, node_dir, settings.name, ring)
         self._gpus = GpuWatch(settings, lambda: keeper_pid_of(node_dir))
         self._is_joined = self._was_joined = False
-        self._wants_claim = self._wants_renewal = self._leaving = False
+        self._wants_claim = self._wants_renewal = False
         self._acked: list[int] = []
         self._lease_s = self._retry_s = 0.0
         self._epoch = -1
@@ -88,6 +89,7 @@ class Agent:
         self._bringer = Bringer(store, ring, self._jobs, settings.name)
         self._hand = Hand(node_dir, agent_argv, self._jobs, self._selector, self._staging,
                           self._logs.calls)  # fmt: skip
+        self._orders = Orders(store, self._hand, self._jobs, self._logs)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -174,7 +176,7 @@ class Agent:
 
     def _has_left(self) -> bool:
         hand = self._hand
-        if not (self._leaving and self._is_joined) or self._acked:
+        if not (self._orders.is_leaving and self._is_joined) or self._acked:
             return False
         if hand.holding.slots or hand.outbox.has_unsent():
             return False
@@ -192,6 +194,7 @@ class Agent:
         self._follow(*self._revive())
         sent_at = self._say_hello()
         self._reconcile()
+        self._orders.look_for_suspended()
         # Last: what is paused goes on with it, and must not when it runs elsewhere by now.
         self._fence(sent_at)
         self._waiter.arm()
@@ -260,7 +263,8 @@ class Agent:
         self._maker.offset_s = now_at - boottime()
         self._fence(sent_at)
         for order in orders:
-            self._obey(order)
+            self._orders.obey(order)
+            self._acked.append(order.seq)
         self._wants_renewal = bool(self._acked)
 
     def _watch_gpus(self) -> None:
@@ -295,7 +299,7 @@ class Agent:
         hand = self._hand
         entries = hand.outbox.unsent()
         most = 0
-        if (self._wants_claim or entries) and not self._leaving:
+        if (self._wants_claim or entries) and not self._orders.is_leaving:
             most = max(0, self._settings.cpus - hand.holding.cpus())
         self._wants_claim = False
         if most and len(entries) == 1 and entries[0].tasks == 1:
@@ -347,52 +351,9 @@ class Agent:
     def _clean(self) -> None:
         """Delete what is old here, and in the store whole jobs when their retention is over."""
         # What a schedule has too much of goes in any case.
-        self._store.purge(self._now() - self._retention_s if self._retention_s else 0.0)
+        before = self._now() - self._retention_s if self._retention_s else 0.0
+        if self._store.purge(before, most=_PURGES) == _PURGES:
+            # The lease is renewed before the rest.
+            self._next["clean"] = time.monotonic() + _PURGE_AGAIN_S
         clean(self._dir, self._hand.holding.slots)
         self._staging.cache.make_room()
-
-    # -- orders ----------------------------------------------------------------------------
-
-    def _obey(self, order: Order) -> None:
-        try:
-            text: dict[str, Any] = json.loads(order.text)
-            _ORDERS[text["op"]](self, text)
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("an order makes no sense: %r (%r)", order.text[:200], error)
-        self._acked.append(order.seq)
-
-    def _cancel(self, text: dict[str, Any]) -> None:
-        job = self._jobs.known(text["uid"])
-        grace_s = job.spec.grace_s if job else 10.0
-        for slot, positions in self._chosen(text):
-            self._hand.kill(slot, positions, f"cancelled by {text['by']}", grace_s=grace_s)
-
-    def _signal(self, text: dict[str, Any]) -> None:
-        for slot, positions in self._chosen(text):
-            self._hand.signal(slot, positions, int(text["signal"]))
-
-    def _tail(self, text: dict[str, Any]) -> None:
-        stream, attempt = str(text.get("stream", "out")), int(text.get("attempt", 0))
-        where = (str(text["log"]), text["uid"], int(text["position"]))
-        self._logs.follow(*where, stream, self._jobs.known(text["uid"]), attempt)
-
-    def _files(self, text: dict[str, Any]) -> None:
-        self._logs.give_files(text, self._jobs.known(text["uid"]), self._chosen(text))
-
-    def _stop(self, text: dict[str, Any]) -> None:
-        self._leaving = True
-        if text["now"]:
-            self._hand.drop_all()
-
-    def _chosen(self, text: dict[str, Any]) -> list[tuple[int, list[int]]]:
-        """Return (slot, positions) of what an order is about."""
-        return self._hand.holding.of_job(text["uid"], text["first"], text["last"])
-
-
-_ORDERS: dict[str, Callable[[Agent, dict[str, Any]], None]] = {
-    "cancel": Agent._cancel,
-    "signal": Agent._signal,
-    "tail": Agent._tail,
-    "files": Agent._files,
-    "stop": Agent._stop,
-}

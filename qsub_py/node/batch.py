@@ -134,6 +134,9 @@ class Run(Protocol):
     def suspend(self, value: bool) -> None:
         """Stop what runs for its user, or let it go on."""
 
+    def relimit(self) -> None:
+        """Take the time limit anew from the batch's common part."""
+
     def lapse(self) -> None:
         """The fence has passed: start nothing, pause what may run elsewhere."""
 

@@ -30,10 +30,7 @@ class CallRun:
     """
 
     def __init__(self, place: Workplace, batch: Batch, over: Over, pool: RunnerPool) -> None:
-        self.batch = batch
-        self._place = place
-        self._over = over
-        self._pool = pool
+        self.batch, self._place, self._over, self._pool = batch, place, over, pool
         self._positions: Sequence[int] = batch.positions()
         allowed = batch.entry.open
         self._held = [i for i, pos in enumerate(self._positions) if pos in allowed]
@@ -45,14 +42,11 @@ class CallRun:
         self._ladder: Ladder | None = None
         self._current = _NO_CALL
         self._started = 0.0
-        self._told = False
-        self._dropped = False
-        self._user_signal = 0
+        self._told = self._warned = self._dropped = False
+        self._user_signal = self._peak = 0
         #: The process died and the files of its call are being collected.
         self._is_dying = False
         self._limits = Limits.of(batch.common)
-        self._warned = False
-        self._peak = 0
         self._memory: Watched | None = None
 
     @property
@@ -318,6 +312,13 @@ class CallRun:
         if self._hold is not None and self._runner is not None and self._verdict is None:
             self._see_current(self._runner, self._hold)
             self._hold.suspend(value)
+
+    def relimit(self) -> None:
+        """Take the time limit anew; one that has passed ends the call now."""
+        self._limits = Limits.of(self.batch.common)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look()
 
     def lapse(self) -> None:
         """Start nothing more; pause the running call if it may start elsewhere."""

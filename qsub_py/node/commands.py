@@ -210,6 +210,15 @@ class CommandRun:
         if self._lives(current) and current.ladder.verdict is None:
             current.hold.suspend(value)
 
+    def relimit(self) -> None:
+        """Take the time limit anew; one that has passed ends the task now."""
+        self._limits = Limits.of(self.batch.common)
+        current = self._current
+        if self._lives(current):
+            current.timer.cancel()
+            current.warned = current.warned and self._limits.must_warn(current.hold.ran_s(now()))
+            self._look()
+
     def lapse(self) -> None:
         """Pause what the store may start elsewhere."""
         current = self._current

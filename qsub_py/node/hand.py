@@ -118,6 +118,14 @@ class Hand:
         """Send a signal to tasks of a slot."""
         self.send({"op": "signal", "slot": slot, "pos": positions, "signal": number})
 
+    def suspend(self, slot: int, positions: list[int]) -> None:
+        """Stop these tasks of a slot if they run; return what has not begun there."""
+        waiting = self.staging.forget(slot)
+        if waiting is not None:
+            self.give_up(waiting)
+            return
+        self.send({"op": "suspend", "slot": slot, "pos": positions})
+
     def drop_all(self) -> None:
         """End everything without a report: the work goes back to the queue."""
         for slot in list(self.holding.slots):

@@ -59,6 +59,8 @@ class Job:
     #: The schedule that made it, and for what time; 0: none.
     schedule: int = 0
     due_at: float = 0.0
+    #: How often its spec had been altered.
+    version: int = 0
     #: How many tasks go into one batch.
     hint: int = 1
     #: What all its batches have in common, as the keeper is told.
@@ -109,7 +111,7 @@ class Jobs:
     def get(self, batch: Batch) -> Job:
         """Return the job of a batch; SignatureError, CannotStart."""
         job = self._jobs.get(batch.uid)
-        if job is None:
+        if job is None or job.version < batch.version:
             signed = self._store.signed_spec(batch.job)
             data, uid = signed.check(self._ring, self._store.cluster), signed.uid
             if uid != batch.uid:
@@ -118,16 +120,24 @@ class Jobs:
                 spec = JobSpec.from_bytes(data)
             except (TypeError, ValueError, KeyError) as error:
                 raise CannotStart(f"its spec is of another version of qsub_py ({error})") from error
-            job = Job(batch.job, uid, spec, schedule=signed.schedule, due_at=signed.due_ms / 1000)
+            job = Job(batch.job, uid, spec, schedule=signed.schedule,
+                      due_at=signed.due_ms / 1000, version=signed.version)  # fmt: skip
             job.special = special_of(job.id, uid, spec, self._store, self._ring,
                                      self._settings.name)  # fmt: skip
             job.path = self._spool(job)
             job.common = self._common(job)
             self._jobs[uid] = job
+            # What the keeper was told is of an older spec.
+            self._told = {key for key in self._told if key.partition("/")[0] != uid}
             while len(self._jobs) > 256:
                 self._drop(next(iter(self._jobs)))
         self._jobs.move_to_end(batch.uid)
         return job
+
+    def get_anew(self, batch: Batch) -> Job:
+        """Return the job as it is signed now; SignatureError, CannotStart."""
+        self._jobs.pop(batch.uid, None)
+        return self.get(batch)
 
     def _drop(self, uid: str) -> None:
         self._jobs.pop(uid)

@@ -160,9 +160,14 @@ class Keeper:
             head.signal(_positions(header), header["signal"])
 
     def _suspend(self, header: Header, _: bytes) -> None:
-        head = self._slots.slot(header["slot"]).head
-        if head is not None:
-            head.suspend(header["op"] == "suspend")
+        slot = self._slots.slot(header["slot"])
+        if header["op"] == "suspend":
+            slot.suspend(_positions(header))
+        elif slot.head is not None:
+            slot.head.suspend(False)
+
+    def _limit(self, header: Header, _: bytes) -> None:
+        self._slots.slot(header["slot"]).limit(float(header["limit_s"]))
 
     def _takeback(self, header: Header, _: bytes) -> None:
         self._slots.slot(header["slot"]).take_back()
@@ -211,6 +216,7 @@ _ORDERS: dict[str, Callable[[Keeper, Header, bytes], None]] = {
     "signal": Keeper._signal,
     "suspend": Keeper._suspend,
     "resume": Keeper._suspend,
+    "limit": Keeper._limit,
     "takeback": Keeper._takeback,
     "verdict": Keeper._verdict,
     "forget": Keeper._forget,

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from qsub_py.bundle import LIBRARIES
 
-_COMMANDS = ("qsub", "qstat", "qcancel", "qdel", "qhold", "qrls", "qrerun", "qwait", "qlog",
-             "qresult", "qfetch", "qnode", "qsub-py")  # fmt: skip
+_COMMANDS = ("qsub", "qstat", "qcancel", "qdel", "qhold", "qalter", "qrls", "qsuspend",
+             "qresume", "qrerun", "qwait", "qlog", "qresult", "qfetch", "qacct", "qnode",
+             "qsub-py")  # fmt: skip
 _COMMAND = """\
 #!/bin/sh
 PYTHONPATH={home}${{PYTHONPATH:+:$PYTHONPATH}} exec {python} -m qsub_py {verb}"$@"

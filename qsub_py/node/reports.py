@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qsub_py.model import RESULT_BLOB_ERROR, RESULT_BLOB_VALUE, RESULT_JSON, Batch, State
+from qsub_py.node.usage import pack_usage
 from qsub_py.node.wire import Item
 from qsub_py.outcomes import Columns, pack_columns
 from qsub_py.policy import REQUEUE, Retry
@@ -225,8 +226,8 @@ class ReportMaker:
         retry = None if entry.is_all_well() else self._policy(entry.batch)
         return Report(entry.batch, entry.codes(retry), data, signature, _bad_exits(entry.items),
                       (*blobs, *entry.blobs), tuple(tails),
-                      tuple((at, note, size) for at, (note, size) in entry.notes.items())
-                      )  # fmt: skip
+                      tuple((at, note, size) for at, (note, size) in entry.notes.items()),
+                      pack_usage([item for item, _ in entry.items]))  # fmt: skip
 
     def _columns(
         self, entry: Entry, blobs: list[str], printed: dict[int, bytes]

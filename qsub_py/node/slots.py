@@ -64,6 +64,23 @@ class Slot:
         if self.head is not None:
             self.head.kill(positions, verdict)
 
+    def suspend(self, positions: set[int] | None) -> None:
+        """Return what has not begun; stop what runs if it is one of these (None: all)."""
+        if any(state["waiting"] for state in self.states()):
+            self.take_back()
+        if self.head is not None:
+            running = self.head.state()["running"]
+            is_meant = positions is None or running is None or running in positions
+            self.head.suspend(is_meant)
+
+    def limit(self, seconds: float) -> None:
+        """Give all tasks here another time limit (0: none)."""
+        runs = [self.head] if self.head is not None else []
+        for batch in [*self._queue, *(run.batch for run in runs)]:
+            batch.common = {**batch.common, "limit_s": seconds}
+        for run in runs:
+            run.relimit()
+
     def take_back(self) -> None:
         """Return what has not begun."""
         waiting = list(self._queue)

@@ -28,6 +28,8 @@ class Task:
     crashes: int = 0
     last_crash: int = 0
     holder: Key | None = None
+    #: Suspended by itself while it ran.
+    is_stopped: bool = False
     retries: int = 0
     #: What it has more than the job asked for.
     level: int = 0
@@ -67,6 +69,7 @@ class Job:
     is_or: bool = False
     #: How many conditions are not met.
     unmet: int = 0
+    is_suspended: bool = False
 
     def count(self, *states: str) -> int:
         return sum(task.state in states for task in self.tasks)
@@ -76,9 +79,26 @@ class Job:
         return not self.is_open and self.count("PD", "R", "CG") == 0
 
     @property
+    def stopped(self) -> int:
+        """How many of its tasks are suspended."""
+        if self.is_suspended:
+            return self.count("R")
+        return sum(task.state == "R" and task.is_stopped for task in self.tasks)
+
+    def suspend(self, first: int, last: int, stops: bool) -> None:
+        """Suspend or resume positions, or (-1) all of it."""
+        if first < 0:
+            self.is_suspended = stops
+        for position, task in enumerate(self.tasks):
+            if first < 0:
+                task.is_stopped = False
+            elif first <= position <= last and not self.is_suspended:
+                task.is_stopped = (stops and task.state == "R") or (task.is_stopped and stops)
+
+    @property
     def startable(self) -> int:
         """How many of its tasks may start now."""
-        if self.is_held or self.unmet:
+        if self.is_held or self.is_suspended or self.unmet:
             return 0
         waiting = sum(t.state == "PD" and not (t.waits or t.rests) for t in self.tasks)
         return min(waiting, self.limit - self.count("R", "CG")) if self.limit else waiting
@@ -146,6 +166,7 @@ class Model:
             assert task.level == batch.level, f"{batch} has another class than {task}"
             assert task.attempt == batch.attempt - 1, f"{batch} has a wrong number for {task}"
             task.state, task.attempt, task.holder = "R", batch.attempt, key
+            task.is_stopped = False
         self.batches[key] = (batch.first + batch.count, job.cpus, batch.gpus)
 
     def leave(self, key: Key, codes: dict[int, int]) -> int:

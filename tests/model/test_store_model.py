@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from model.reference import Condition, Job, Model, NodeHas, Task, key_of
+from qsub_py import store_suspend as suspending
 from qsub_py.errors import StoreError
 from qsub_py.model import Batch, State
 from qsub_py.policy import Retry
 from qsub_py.server import Endpoint
+from qsub_py.store_alter import Change, alter
 from qsub_py.store_node import Refused
 from qsub_py.waits import Edge, Group
 from store.audit import Audit
@@ -291,6 +293,31 @@ class Machine(RuleBasedStateMachine):
         assert change(number) is not job.has_ended
         if not job.has_ended:
             job.is_held = hold
+            self.check_woken(number)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=PICK, first=st.integers(-1, 8), more=st.integers(0, 6), stops=st.booleans())
+    def suspend_or_resume(self, which: int, first: int, more: int, stops: bool) -> None:
+        number, job = pick(which, self.model.jobs.items())
+        last = first + more if first >= 0 else -1
+        verb = "suspend" if stops else "resume"
+        words = [suspending.change(self.cluster.store, number, first, last, verb).word
+                 for _ in range(2)]  # fmt: skip
+        whole = "whole" if first >= 0 and job.is_suspended and not stops else "ok"
+        assert words == ["ended" if job.has_ended else whole] * 2
+        if words[0] == "ok":
+            job.suspend(first, last, stops)
+            self.check_woken(number)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=PICK, limit=st.sampled_from([0, 1, 3]), priority=st.integers(-2, 2))
+    def alter(self, which: int, limit: int, priority: int) -> None:
+        number, job = pick(which, self.model.jobs.items())
+        info = self.cluster.store.job(number)
+        change = Change(b"sig", limit=limit, priority=priority)
+        self.cluster.once(lambda: alter(self.cluster.store, info, change))
+        if not job.has_ended and not job.fate:
+            job.limit = limit
             self.check_woken(number)
 
     @precondition(lambda self: self.model.jobs)
@@ -574,6 +601,7 @@ class Machine(RuleBasedStateMachine):
             wanted = [(State.from_short(t.state), min(t.attempt, 15)) for t in job.tasks]
             assert seen == wanted, f"job {number}"
             assert infos[number].has_ended == job.has_ended, f"job {number} has ended"
+            assert infos[number].counts[State.SUSPENDED] == job.stopped, f"job {number} suspended"
             assert infos[number].total == len(job.tasks)
 
     @invariant()
@@ -653,6 +681,8 @@ def deeds(machine: Machine, chance: random.Random) -> list[tuple[int, Callable[[
         (2, lambda: machine.extend(big(), chance.randint(1, 4), chance.randint(-1, 1))),
         (2, lambda: machine.cancel(big(), ranges(), maybe(0.15))),
         (1, lambda: machine.hold_or_release(big(), maybe(0.3))),
+        (1, lambda: machine.suspend_or_resume(big(), chance.randint(-1, 8), 4, maybe(0.4))),
+        (1, lambda: machine.alter(big(), chance.choice([0, 1, 3]), chance.randint(-2, 2))),
         (2, lambda: machine.requeue(big(), chance.randrange(9), 12, set(RERUN))),
         (8, lambda: machine.claim(big(), chance.randint(1, 6), maybe(0.1))),
         (10, lambda: machine.finish(big(), big(), codes(), maybe(0.1))),

@@ -342,3 +342,50 @@ def test_bad_orders_are_answered(keeper: Keeper) -> None:
     keeper.until(lambda: len(keeper.heard("error")) == 2, "two errors")
     keeper.shell("true")
     assert keeper.await_item(0).state == "COMPLETED"
+
+
+def test_suspend_returns_what_has_not_begun(keeper: Keeper, tmp_path: Path) -> None:
+    """What would start next while the job is suspended goes back to the queue."""
+    keeper.shell(f"echo $$ > {tmp_path}/pid; exec sleep 60", "true", "true")
+    pid = pid_in(tmp_path / "pid")
+    keeper.send({"op": "suspend", "slot": 0, "pos": [0]})
+    assert keeper.await_op("returned")["pos"] == [1, 2]
+    wait_for(lambda: is_stopped(pid), "the stop")
+
+
+def test_suspend_of_another_task_lets_this_one_run(keeper: Keeper, tmp_path: Path) -> None:
+    keeper.shell(f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    pid = pid_in(tmp_path / "pid")
+    keeper.await_op("begun")
+    keeper.send({"op": "suspend", "slot": 0, "pos": [7]})
+    assert keeper.state()["batches"][0]["suspended"] is False
+    assert not is_stopped(pid)
+
+
+def test_another_time_limit(keeper: Keeper) -> None:
+    keeper.shell("sleep 60", limit_s=3600)
+    keeper.await_op("begun")
+    keeper.send({"op": "limit", "slot": 0, "limit_s": 0.3})
+    item = keeper.await_item(0)
+    assert (item.state, item.why) == ("TIMEOUT", "time limit of 0.3 s")
+
+
+def test_a_limit_where_there_was_none(keeper: Keeper) -> None:
+    keeper.shell("sleep 60")
+    keeper.await_op("begun")
+    keeper.send({"op": "limit", "slot": 0, "limit_s": 0.05})
+    assert keeper.await_item(0).state == "TIMEOUT"
+    keeper.send({"op": "limit", "slot": 0, "limit_s": 9.0})
+    assert keeper.heard("error") == []
+
+
+def test_orders_for_what_has_just_ended(keeper: Keeper) -> None:
+    """They came too late and must not touch what the slot runs next."""
+    keeper.shell("true")
+    keeper.await_item(0)
+    keeper.send({"op": "suspend", "slot": 0, "pos": [0]})
+    keeper.send({"op": "limit", "slot": 0, "limit_s": 0.001})
+    keeper.send({"op": "suspend", "slot": 9, "pos": None})
+    keeper.shell("sleep 0.2", first=1, attempt=2)
+    assert keeper.until(lambda: [i for i in keeper.items.values() if i.end - i.start > 0.1])
+    assert keeper.heard("error") == []

@@ -135,8 +135,8 @@ class Audit:
         waiting = counts[_PD] + counts[_WT]
         is_over = row["open"] == "0" and not waiting + running
         may_start = (
-            row["held"] == "0" and row["fate"] == "0" and row["begin"] == "0"
-            and int(row.get("dep", 0)) == 0
+            row["held"] == "0" == row.get("susp", "0") and row["fate"] == "0"
+            and row["begin"] == "0" and int(row.get("dep", 0)) == 0
             and (row["limit"] == "0" or running < int(row["limit"]))
         )  # fmt: skip
         grown = int(row.get("grown", 0))

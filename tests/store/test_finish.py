@@ -106,7 +106,7 @@ def node_report(batch: Batch) -> tuple:
     """Return the group of arguments of a batch all of whose tasks completed."""
     codes = bytes([CD] * batch.count)
     return (batch.job, batch.uid, batch.slot, batch.epoch, batch.attempt, codes, b"d", b"s", "",
-            "", "", "", "", "")  # fmt: skip
+            "", "", "", "", "", "")  # fmt: skip
 
 
 def test_lost_runs_again_and_thrice_is_enough(cluster: Cluster, node: Node) -> None:
@@ -183,7 +183,7 @@ def test_attempts_above_14(cluster: Cluster, node: Node) -> None:
     for attempt in range(1, 19):
         [batch] = node.claim()
         assert (batch.first, batch.attempt) == (0, attempt)
-        cluster.call("finish", *node.store._me(), *node_report(batch)[:5], bytes([13]), *[""] * 8)
+        cluster.call("finish", *node.store._me(), *node_report(batch)[:5], bytes([13]), *[""] * 9)
     assert cluster.field(f"at:{job}", "0") == "18"
     [batch] = node.claim()
     assert batch.attempt == 19
@@ -200,7 +200,7 @@ def test_return_from_15_to_14(cluster: Cluster, node: Node) -> None:
     job = cluster.submit()
     for _ in range(14):
         [batch] = node.claim()
-        cluster.call("finish", *node.store._me(), *node_report(batch)[:5], bytes([13]), *[""] * 8)
+        cluster.call("finish", *node.store._me(), *node_report(batch)[:5], bytes([13]), *[""] * 9)
     for _ in range(3):
         [batch] = node.claim()
         assert batch.attempt == 15

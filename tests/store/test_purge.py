@@ -20,7 +20,7 @@ def run(cluster: Cluster, node: Node) -> int:
     for _ in range(16):
         [batch] = node.claim()
         cluster.call("finish", *node.store._me(), job, uid, batch.slot, batch.epoch, batch.attempt,
-                     bytes([13]), *[""] * 8)  # fmt: skip
+                     bytes([13]), *[""] * 9)  # fmt: skip
     reference = node.store.put_result(b"r" * 3_000_000)
     for _ in range(3):
         [batch] = node.claim()
@@ -77,6 +77,17 @@ def test_oldest_first_and_no_active(cluster: Cluster) -> None:
     active = cluster.submit()
     assert cluster.store.purge(START_MS / 1000 + 5) == 2
     assert [info.id for info in cluster.store.jobs(ended=True)] == [jobs[2], active]
+
+
+def test_at_most_so_many_steps(cluster: Cluster) -> None:
+    node = cluster.node()
+    jobs = [cluster.submit() for _ in range(3)]
+    for _ in jobs:
+        [batch] = node.claim()
+        node.end(batch)
+        cluster.serve(3)
+    now = cluster.now_ms / 1000
+    assert [cluster.store.purge(now + 1, most=2) for _ in range(3)] == [2, 1, 0]
 
 
 def test_many_blobs_in_steps(cluster: Cluster) -> None:

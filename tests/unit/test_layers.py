@@ -22,7 +22,7 @@ ROOT = Path(qsub_py.__file__).parent
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
     *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
-    *("policy", "nodeinfo", "proof", "waits", "inputs"),
+    *("policy", "nodeinfo", "proof", "waits", "inputs", "account", "estimate", "states"),
 }
 PURE_FAMILIES = {"sweep"}
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.

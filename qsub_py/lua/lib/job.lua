@@ -3,11 +3,11 @@
 local PD, R, CG, CD, F, CA, TO, OOM, NF, DF, WT = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
-  'later', 'later_at', 'grown', 'classes', 'sched', 'dep', 'wait', 'gate', 'kids'}
-local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true}
+  'later', 'later_at', 'grown', 'classes', 'sched', 'dep', 'wait', 'gate', 'kids', 'acct', 'ver', 'susp', 'sx'}
+local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true, acct = true, sx = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes',
-  'dep', 'wait', 'kids'}
+  'dep', 'wait', 'kids', 'acct', 'susp', 'sx'}
 
 -- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
@@ -32,7 +32,7 @@ local function has_started(j) return j.open == 0 and pending(j) == j.later + j.g
 local function plain(j) return pending(j) - j.later - j.grown - j.wait end
 
 local function may_start(j)
-  return j.held == 0 and j.fate == 0 and j.begin == 0 and j.dep == 0
+  return j.held == 0 and j.susp == 0 and j.fate == 0 and j.begin == 0 and j.dep == 0
     and (j.limit == 0 or j.c1 + j.c2 < j.limit)
 end
 
