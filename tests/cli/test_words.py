@@ -83,13 +83,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--dependency",
         "-d",
         "--after",
-        "--every",
-        "--cron",
-        "--retries",
-        "--backoff",
-        "--retry-on",
-        "--on-oom",
-        "--on-timeout",
         "--constraint",
         "-C",
         "--licenses",
@@ -97,7 +90,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--rate",
         "--exclude",
         "-x",
-        "--signal",
     ],
 )
 def test_later_options_say_so(word: str) -> None:
