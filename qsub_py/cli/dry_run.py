@@ -26,7 +26,7 @@ def describe(draft: Draft) -> str:
         ("would submit", spec.name),
         ("runs", _runs(spec)),
         ("tasks", _tasks(draft)),
-        *([("at once", f"{draft.limit} of them at most")] if draft.limit else []),
+        *([("at once", f"{draft.limit} of them at most")] if draft.limit and spec.sweep else []),
         ("needs", _needs(spec)),
         ("directory", "a private one on the node" if spec.ship else spec.cwd),
         ("output", spec.output or "kept by the node (qlog)"),

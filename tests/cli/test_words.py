@@ -80,13 +80,6 @@ def test_split_refuses(argv: str, part: str) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "--every",
-        "--cron",
-        "--retries",
-        "--backoff",
-        "--retry-on",
-        "--on-oom",
-        "--on-timeout",
         "--constraint",
         "-C",
         "--licenses",
@@ -94,7 +87,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--rate",
         "--exclude",
         "-x",
-        "--signal",
     ],
 )
 def test_later_options_say_so(word: str) -> None:
