@@ -16,6 +16,7 @@ from typing import Any
 
 from qsub_py.nodeinfo import NodeInfo as NodeInfo
 from qsub_py.policy import Notice, Retry
+from qsub_py.terms import Terms
 
 
 class State(Enum):
@@ -196,6 +197,8 @@ class JobSpec:
     #: What is done when a task fails, and before its time limit; None: nothing.
     retry: Retry | None = None
     notice: Notice | None = None
+    #: Which nodes, licences and rate; None: any, none and any.
+    terms: Terms | None = None
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -226,13 +229,15 @@ class JobSpec:
         raw["segments"] = Segments(tuple(tuple(part) for part in raw["segments"]["parts"]))
         raw["ship"] = tuple(Ship(**part) for part in raw.get("ship", ()))
         raw["fetch"] = tuple(raw.get("fetch", ()))
-        for name, read in (("retry", Retry.from_json), ("notice", lambda part: Notice(**part))):
+        for name, read in (("retry", Retry.from_json), ("notice", lambda part: Notice(**part)),
+                           ("terms", Terms.from_json)):  # fmt: skip
             raw[name] = read(raw[name]) if raw.get(name) else None
         return cls(**raw)
 
 
 #: Fields of a spec that version 0.1 did not know.
-_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice")
+_NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice",
+          "terms")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

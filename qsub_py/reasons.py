@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qsub_py.model import JobInfo, NodeInfo, State
+from qsub_py.terms import NO_TERMS, Terms, meets, terms_of_lane
 from qsub_py.units import format_size
 
 
@@ -25,6 +26,7 @@ class Need:
     queue: str = "main"
     nodelist: tuple[str, ...] = ()
     python_minor: str = ""
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,11 @@ class Why:
 
 def need_of(job: JobInfo) -> Need:
     """Return what the tasks of `job` need; what is only in its lane is read from there."""
-    # cpus|mem|gpus|queue|python|nodelist|owner: see store.lane_of
+    # cpus|mem|gpus|queue|python|nodelist|...: see node.lua
     lane = [*job.lane.split("|"), *[""] * 7]
     nodelist = tuple(name for name in lane[5].split(",") if name)
-    return Need(job.cpus, job.mem_bytes, job.gpus, job.queue, nodelist, lane[4])
+    terms = terms_of_lane(job.lane)
+    return Need(job.cpus, job.mem_bytes, job.gpus, job.queue, nodelist, lane[4], terms)
 
 
 def explain(
@@ -169,6 +172,10 @@ def _state_obstacle(node: NodeInfo) -> str:
 def _place_obstacle(need: Need, node: NodeInfo) -> str:
     if need.nodelist and node.name not in need.nodelist:
         return "is not in the job's --nodelist"
+    if node.name in need.terms.exclude:
+        return "is excluded by the job's --exclude"
+    if not meets(need.terms.constraint, node.features):
+        return f"has not the features {need.terms.constraint}"
     if node.queues and need.queue not in node.queues:
         return f"does not serve queue {need.queue}"
     if need.python_minor and node.pythons and need.python_minor not in node.pythons:

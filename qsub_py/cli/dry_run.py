@@ -9,6 +9,7 @@ from qsub_py.cli import periodic
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
 from qsub_py.shipping import describe as describe_parcel
+from qsub_py.terms import NO_TERMS, Terms
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration, format_size
 
@@ -29,6 +30,7 @@ def describe(draft: Draft) -> str:
         ("queue", spec.queue),
     ]
     rows += [("nodes", ", ".join(spec.nodelist))] if spec.nodelist else []
+    rows += terms_rows(spec.terms or NO_TERMS)
     rows += [("ships", describe_parcel(parcel)) for parcel in draft.parcels]
     rows += [("fetches", pattern) for pattern in spec.fetch]
     rows += [("again", periodic.describe(draft))] if draft.rule else []
@@ -61,6 +63,12 @@ def _needs(spec: JobSpec) -> str:
     memory = format_size(spec.mem_bytes) if spec.mem_bytes else "the node's share"
     limit = format_duration(spec.time_s) if spec.time_s else "none"
     return f"cpus {spec.cpus}, memory {memory}, gpus {spec.gpus}, time limit {limit}"
+
+
+def terms_rows(terms: Terms) -> list[tuple[str, str]]:
+    """Return what a job asks for beyond the size of a node, named."""
+    rows = [("not on", ",".join(terms.exclude)), ("constraint", terms.constraint)]
+    return [(name, value) for name, value in rows if value]
 
 
 def failure_lines(spec: JobSpec) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qsub_py import render
-from qsub_py.cli.dry_run import failure_lines
+from qsub_py.cli.dry_run import failure_lines, terms_rows
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.reasons import Line, explain
+from qsub_py.terms import NO_TERMS
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration
 
@@ -88,6 +89,7 @@ def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[
         ("nodes", ",".join(job.nodes)), ("exit code", "" if code is None else str(code)),
         ("comment", spec.comment), ("account", spec.account),
     ]  # fmt: skip
+    pairs += terms_rows(spec.terms or NO_TERMS)
     pairs += [("on failure", line) for line in failure_lines(spec)]
     pairs += [(f"unfit {name}", sentence) for name, sentence in job.unfit.items()]
     return [(name, value) for name, value in pairs if value not in ("", "-")]

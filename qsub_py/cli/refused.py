@@ -23,13 +23,9 @@ LATER = frozenset(
         "--from-csv",
         "--from-json",
         "--max-fails",
-        "-C",
-        "--constraint",
         "-L",
         "--licenses",
         "--rate",
-        "-x",
-        "--exclude",
         "--skip-if-exists",
         "--extend",
     ]

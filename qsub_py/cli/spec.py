@@ -27,6 +27,8 @@ from qsub_py.errors import SpecError
 from qsub_py.model import ONE_TASK, JobSpec, Segments
 from qsub_py.policy import MAX_RETRIES
 from qsub_py.policy_text import Asked, read_notice, read_retry
+from qsub_py.terms import Terms
+from qsub_py.terms_text import AskedTerms, parse_nodes, read_terms
 from qsub_py.units import (
     check_name,
     check_pattern,
@@ -114,6 +116,7 @@ def build(
     """
     array = _read("--array", parse_array, request.array) if request.array is not None else None
     spec = _with_failure(_with_program(_base(request, work), request, work, environ), request)
+    spec = replace(spec, terms=_terms(request))
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
     _check_outputs(spec)
@@ -319,8 +322,11 @@ def _check_outputs(spec: JobSpec) -> None:
 
 
 def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:
-    names = [name.strip() for text in texts for name in text.split(",")]
-    return tuple(dict.fromkeys(_read("--nodelist", check_name, name) for name in names))
+    return _read("--nodelist", parse_nodes, ",".join(texts)) if texts else ()
+
+
+def _terms(request: Request) -> Terms | None:
+    return read_terms(AskedTerms(request.exclude, request.constraint))
 
 
 def _text(text: str | None, option: str) -> str:

@@ -65,7 +65,9 @@ class Audit:
         self.hashes: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, Any] = {}
         for name, value in cluster.dump().items():
-            head, _, field = name.partition("/")
+            # The name of a lane may have a slash.
+            in_lane = name.startswith("lane:")
+            head, _, field = name.rpartition("/") if in_lane else name.partition("/")
             self.keys[name] = value
             self.hashes.setdefault(head, {})[field] = value
         self.held = [

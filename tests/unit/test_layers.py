@@ -22,7 +22,7 @@ ROOT = Path(qsub_py.__file__).parent
 PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
     *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
-    *("policy", "nodeinfo", "proof"),
+    *("policy", "nodeinfo", "proof", "terms", "terms_text", "limits"),
 }
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}

@@ -1,13 +1,16 @@
 -- Nodes: lanes they can serve, what is free, orders, wake-ups.
--- A lane is "cpus|mem|gpus|queue|python|nodelist|owner"; mem 0 is the node's share per cpu.
+-- A lane is "cpus|mem|gpus|queue|python|nodelist|owner|exclude|constraint|licenses|rate"; mem 0 is
+-- the node's share per cpu; empty parts after the owner are not written at the end. A constraint is
+-- "a&b/c" (a and b, or c), licences are "ansys:2,matlab:1", a rate is "name:tasks/ms".
 local NODE = {'cpus', 'cpus_free', 'mem', 'mem_free', 'gpus_free', 'queues', 'pythons', 'name', 'state', 'gpus',
-  'gpus_busy'}
+  'gpus_busy', 'features'}
 
 local function parse_lane(lane)
   local part = {}
   for word in string.gmatch(lane .. '|', '([^|]*)|') do part[#part + 1] = word end
   return {cpus = tonumber(part[1]), mem = tonumber(part[2]), gpus = tonumber(part[3]), queue = part[4],
-    python = part[5], nodelist = part[6]}
+    python = part[5], nodelist = part[6], owner = part[7], exclude = part[8] or '',
+    constraint = part[9] or '', licenses = part[10] or '', rate = part[11] or ''}
 end
 
 local function has(list, word)
@@ -27,7 +30,7 @@ local function load_node(uid)
   for i = 1, #shut do gpus[#gpus + 1] = shut[i] end
   return {uid = uid, gpus_open = open, gpus_busy = busy, cpus = tonumber(row[1]), cpus_free = tonumber(row[2]), mem = tonumber(row[3]),
     mem_free = tonumber(row[4]), gpus_free = gpus, queues = row[6], pythons = row[7], name = row[8],
-    state = row[9], gpus = tonumber(row[10])}
+    state = row[9], gpus = tonumber(row[10]), features = row[12] or ''}
 end
 
 local function booked_mem(need, node)
@@ -35,10 +38,22 @@ local function booked_mem(need, node)
   return math.floor(node.mem / node.cpus) * need.cpus
 end
 
+-- Whether features ("a,b") satisfy a constraint.
+local function meets(constraint, features)
+  for group in string.gmatch(constraint, '[^/]+') do
+    local all = true
+    for word in string.gmatch(group, '[^&]+') do all = all and has(features, word) end
+    if all then return true end
+  end
+  return constraint == ''
+end
+
 -- Whether the node is of the kind that the lane asks for, however busy it is.
 local function may_serve(need, node)
   return has(node.queues, need.queue) and (need.python == '' or has(node.pythons, need.python))
     and (need.nodelist == '' or has(need.nodelist, node.name))
+    and (need.exclude == '' or not has(need.exclude, node.name))
+    and (need.constraint == '' or meets(need.constraint, node.features))
     and need.cpus <= node.cpus and need.gpus <= node.gpus and need.mem <= node.mem
 end
 
