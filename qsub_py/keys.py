@@ -32,6 +32,9 @@ an old schema is never misread. The Lua files build the same names from the pref
     lanes            zset    lane -> rank of its head (lower runs first)
     lane:<lane>      zset    job id, or "id:class" -> rank
     active, ended    zset    job id -> id, job id -> ms it ended
+    limits           hash    "license:<name>" -> how many there are (policy.lua)
+    lic_used         hash    licence -> how many batches hold
+    lic_wait:<name>  set     lanes that were passed over for want of it
     open             zset    open job id -> served ms its client's lease ends
     due              zset    job id -> ms it may begin, or its next retry may
     todo             list    fan-outs that are not finished

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from qsub_py.limits import Limits, blocked
 from qsub_py.model import JobInfo, NodeInfo, State
 from qsub_py.terms import NO_TERMS, Terms, meets, terms_of_lane
 from qsub_py.units import format_size
@@ -59,7 +60,12 @@ def need_of(job: JobInfo) -> Need:
 
 
 def explain(
-    job: JobInfo, nodes: Sequence[NodeInfo], *, now: float, line: Line | None = None
+    job: JobInfo,
+    nodes: Sequence[NodeInfo],
+    *,
+    now: float,
+    line: Line | None = None,
+    limits: Limits | None = None,
 ) -> Why | None:
     """Return why `job` has waiting tasks that do not start, None when it has none."""
     if job.has_ended or not job.counts.get(State.PENDING):
@@ -75,14 +81,17 @@ def explain(
     if job.later and job.later == job.counts.get(State.PENDING):
         wait = max(0, int(job.later_at - now)) + 1
         return Why("BeginTime", f"{_tasks(job.later)} failed; the next try is in {wait} s")
-    return _by_nodes(job, nodes, line.before(job) if line else 0)
+    limited = blocked(job, limits, now=now) if limits else None
+    return _by_nodes(job, nodes, line.before(job) if line else 0, limited)
 
 
 def _tasks(count: int) -> str:
     return "its task" if count == 1 else f"{count} tasks"
 
 
-def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
+def _by_nodes(
+    job: JobInfo, nodes: Sequence[NodeInfo], before: int, limited: tuple[str, str] | None
+) -> Why:
     need = need_of(job)
     live = [node for node in nodes if node.state in ("up", "draining")]
     if not live:
@@ -95,6 +104,8 @@ def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
     obstacles = [_obstacle(job, need, node) for node in live]
     if all(obstacle is not None and not obstacle.will_pass for obstacle in obstacles):
         return Why("ReqNodeNotAvail", "no running node can take it", details)
+    if limited:
+        return Why(*limited, details)
     passing = [obstacle for obstacle in obstacles if obstacle is None or obstacle.will_pass]
     if all(obstacle is not None and obstacle.is_outside for obstacle in passing):
         return Why("GpuBusyOutside", "processes outside of the queue use the gpus", details)

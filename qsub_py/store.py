@@ -15,6 +15,7 @@ from qsub_py.errors import JobNotFound, StoreError, StoreMismatch
 from qsub_py.model import JobSpec, State, Submission
 from qsub_py.store_core import INLINE_BYTES
 from qsub_py.store_files import ShipLost, full, piece_count, ship_name
+from qsub_py.store_limits import check_licenses
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import CancelReply, ResultEntry, StoreHealth, decoded
 from qsub_py.store_views import StoreViews
@@ -64,7 +65,8 @@ class Store(StoreViews):
     def submit(self, sub: Submission) -> tuple[int, bool]:
         """Create the job and return (id, whether it is new).
 
-        StoreBusy when memory is short, ShipLost when files of it are not there.
+        StoreBusy when memory is short, ShipLost when files of it are not there, SpecError when
+        there are not so many licences.
         """
         spec, blobs, function = sub.spec, "", sub.function
         shown: dict[str, Argument] = {
@@ -76,6 +78,8 @@ class Store(StoreViews):
         if len(function) > INLINE_BYTES:
             blobs = self.put_blob(function)
             shown["fnblob"], function = blobs, b""
+        if spec.terms and spec.terms.licenses and self.find_key(sub.token) is None:
+            check_licenses(self, spec.terms.licenses)
         reply = self._call(
             "schedule" if sub.plan else "submit", sub.token, sub.uid, sub.spec_bytes,
             sub.signature, sub.count, lane_of(spec, sub.uid), sub.priority, sub.limit,

@@ -67,7 +67,8 @@ def _needs(spec: JobSpec) -> str:
 
 def terms_rows(terms: Terms) -> list[tuple[str, str]]:
     """Return what a job asks for beyond the size of a node, named."""
-    rows = [("not on", ",".join(terms.exclude)), ("constraint", terms.constraint)]
+    rows = [("not on", ",".join(terms.exclude)), ("constraint", terms.constraint),
+            ("licences", ",".join(terms.licenses))]  # fmt: skip
     return [(name, value) for name, value in rows if value]
 
 

@@ -26,7 +26,7 @@ def show_why(client: Client, scene: Scene) -> None:
     line = Line(client.ask(lambda store: store.jobs(active=True, ended=False)))
     for found in scene.picked:
         job = found.job
-        why = explain(job, scene.nodes, now=scene.now, line=line)
+        why = explain(job, scene.nodes, now=scene.now, line=line, limits=scene.limits)
         if why is None:
             print(safe(f"job {job.id} ({job.name}) {_condition(job, scene.now)}"))
             _print_nodes(tuple(job.unfit.items()))

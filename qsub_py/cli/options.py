@@ -44,6 +44,7 @@ class Request:
     nodelist: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     constraint: str | None = None
+    licenses: tuple[str, ...] = ()
     requeue: bool | None = None
     grace: str | None = None
     chdir: str | None = None
@@ -147,6 +148,8 @@ def _scheduling() -> list[click.Parameter]:
                help="Run on any node but these."),
         _value(at, "--constraint", "-C", metavar="FEATURE",
                help="Run only on nodes with this feature: a, 'a&b', 'a|b'."),
+        _value(at, "--licenses", "-L", metavar="NAME[:N],...", multiple=True,
+               help="Hold so many of these while a task runs: see qnode limits."),
         SectionOption(["--requeue/--no-requeue"], section=at, default=None,
                       help="Whether a task runs again when its node is lost (yes)."),
     ]  # fmt: skip

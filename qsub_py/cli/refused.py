@@ -23,8 +23,6 @@ LATER = frozenset(
         "--from-csv",
         "--from-json",
         "--max-fails",
-        "-L",
-        "--licenses",
         "--rate",
         "--skip-if-exists",
         "--extend",

@@ -326,7 +326,7 @@ def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _terms(request: Request) -> Terms | None:
-    return read_terms(AskedTerms(request.exclude, request.constraint))
+    return read_terms(AskedTerms(request.exclude, request.constraint, request.licenses))
 
 
 def _text(text: str | None, option: str) -> str:

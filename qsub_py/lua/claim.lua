@@ -173,7 +173,8 @@ local function take(j, need, class)
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
-    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class}
+    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class,
+    licenses = need.licenses}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
   batches[#batches + 1] = b
@@ -189,7 +190,7 @@ if node.state == 'up' then
   while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j, class, member
-    if fits(need, node) then j, class, member = head(lanes[i]) end
+    if fits(need, node) and may_hold(lanes[i], need) then j, class, member = head(lanes[i]) end
     local good, took = false, nil
     if j then good, took = pcall(take, j, need, class) end
     if j and not good then set_aside(lanes[i], member) end

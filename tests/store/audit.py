@@ -30,13 +30,15 @@ class _Held:
     left: int
     #: "1" for each position that it has; "": all.
     mask: str
+    #: "ansys:2,matlab:1".
+    licenses: str
 
     @classmethod
     def read(cls, node: str, slot: str, text: str) -> _Held:
-        part = [*text.split("|"), ""]
+        part = [*text.split("|"), "", "", ""]
         return cls(node, slot, part[0], int(part[1]), int(part[2]), int(part[3]), int(part[6]),
                    int(part[7]), [g for g in part[8].split(",") if g], int(part[9]),
-                   part[10])  # fmt: skip
+                   part[10], part[12])  # fmt: skip
 
     def positions(self) -> list[int]:
         """The positions it may speak of."""
@@ -85,7 +87,7 @@ class Audit:
                 found += self._job(head[2:])
             elif head.startswith("node:") and head[5:] in self.hashes.get("nodes", {}):
                 found += self._node(head[5:])
-        return found + self._lanes()
+        return found + self._lanes() + self._limits()
 
     def _job(self, job: str) -> list[str]:
         row, found = self.hashes[f"j:{job}"], []
@@ -210,6 +212,17 @@ class Audit:
         }
         lanes = self.hashes.get("lanes", {})
         return [] if heads == lanes else [f"lanes are {lanes}, should be {heads}"]
+
+
+    def _limits(self) -> list[str]:
+        """Whether what the batches hold of the cluster is what is booked."""
+        used = Counter[str]()
+        for batch in self.held:
+            for word in filter(None, batch.licenses.split(",")):
+                name, _, count = word.rpartition(":")
+                used[name] += int(count)
+        booked = {name: int(n) for name, n in self.hashes.get("lic_used", {}).items()}
+        return [f"licences booked {booked}, held {dict(used)}"] if booked != used else []
 
 
 def problems(cluster: Cluster) -> list[str]:

@@ -1,7 +1,8 @@
 -- Batches: what a slot of a node holds, and how their tasks leave it.
--- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class"; mask has
--- a '0' for each task that is not this batch's any more (another may run it, after a rollback even
--- under the same attempt number); '' means that all are. Class 0 is not written.
+-- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class|licences";
+-- mask has a '0' for each task that is not this batch's any more (another may run it, after a rollback
+-- even under the same attempt number); '' means that all are. What is behind the mask is written only
+-- where there is something.
 --- @include retry
 local LOST, RETURNED = 15, 14
 
@@ -13,11 +14,12 @@ local function load_batch(uid, slot)
   return {slot = slot, job = part[1], first = tonumber(part[2]), count = tonumber(part[3]),
     attempt = tonumber(part[4]), epoch = tonumber(part[5]), start = part[6], cpus = tonumber(part[7]),
     mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10]), mask = part[11] or '',
-    class = tonumber(part[12] or 0)}
+    class = tonumber(part[12] or 0), licenses = part[13] or ''}
 end
 
 local function save_batch(uid, b)
-  local mask = b.class > 0 and b.mask .. '|' .. b.class or b.mask
+  local mask = (b.class > 0 or b.licenses ~= '') and b.mask .. '|' .. b.class or b.mask
+  if b.licenses ~= '' then mask = mask .. '|' .. b.licenses end
   redis.call('HSET', key('slots', uid), b.slot, table.concat({b.job, string.format('%.0f', b.first),
     b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, mask}, '|'))
 end
@@ -30,9 +32,12 @@ local function owns(b, i, byte)
 end
 
 local function free_batch(uid, b, node)
+  if b.is_free then return end
+  b.is_free = true
+  free_terms(b)
   redis.call('HDEL', key('slots', uid), b.slot)
   if redis.call('HINCRBY', key('on', b.job), uid, -1) <= 0 then redis.call('HDEL', key('on', b.job), uid) end
-  if not node then return end
+  if not node then return settle_terms() end
   node.cpus_free = node.cpus_free + b.cpus
   node.mem_free = node.mem_free + b.mem
   if b.gpus == '' then return end
@@ -49,6 +54,7 @@ end
 local function book_batch(uid, b, node)
   redis.call('HINCRBY', key('on', b.job), uid, 1)
   save_batch(uid, b)
+  book_terms(b)
   node.cpus_free = node.cpus_free - b.cpus
   node.mem_free = node.mem_free - b.mem
 end

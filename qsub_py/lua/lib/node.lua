@@ -78,11 +78,6 @@ local function give_gpu(node, g)
   table.insert(node.gpus_free, node.gpus_open, g)
 end
 
-local function save_free(node)
-  redis.call('HSET', key('node', node.uid), 'cpus_free', node.cpus_free, 'mem_free', node.mem_free,
-    'gpus_free', table.concat(node.gpus_free, ','))
-end
-
 -- Hints in the inbox: 1 look for work (one is enough), 2 there is an order.
 local function ping(uid)
   if redis.call('LLEN', key('inbox', uid)) == 0 then redis.call('RPUSH', key('inbox', uid), 1) end
@@ -101,13 +96,14 @@ end
 local idle_node, served_lane = {}, {}
 
 -- Wake as many idle nodes that fit as there are tasks; each leaves `idle` in the same breath.
+-- Returns how many tasks are left.
 local function offer_lane(j, lane, tasks)
-  if tasks <= 0 or served_lane[lane] then return end
+  if tasks <= 0 or served_lane[lane] then return tasks end
   local need = parse_lane(lane)
   if j.limit > 0 then tasks = math.min(tasks, j.limit - j.c1 - j.c2) end
   local idle = redis.call('ZRANGE', P .. 'idle', 0, SLICE - 1)
   for i = 1, #idle do
-    if tasks <= 0 then return end
+    if tasks <= 0 then return tasks end
     local node = idle_node[idle[i]] or load_node(idle[i])
     idle_node[idle[i]] = node
     if not node then redis.call('ZREM', P .. 'idle', idle[i])
@@ -119,7 +115,10 @@ local function offer_lane(j, lane, tasks)
     end
   end
   if tasks > 0 and j.unfit == 0 then served_lane[lane] = true end
+  return tasks
 end
+-- For lanes whose jobs nobody looked at.
+local ANY_JOB = {limit = 0, unfit = 0}
 
 -- Wake nodes for the tasks of a job that may start.
 local function offer(j)
@@ -155,3 +154,4 @@ local function refusal(uid, inc, runid)
   if not redis.call('ZSCORE', P .. 'nodes', uid) then return 'FENCED' end
   return nil
 end
+--- @include policy

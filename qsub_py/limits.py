@@ -1,0 +1,50 @@
+"""The limits of the cluster as they are now, and what they say to a job that waits.
+
+Pure: reading them is `store_limits.py`, deciding by them `lua/lib/policy.lua`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qsub_py.model import JobInfo
+from qsub_py.terms import licenses_of, terms_of_lane
+
+KINDS = ("license",)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be in use at most, and what is."""
+
+    #: "license:matlab" -> 4.
+    most: Mapping[str, int] = field(default_factory=dict)
+    #: Licence -> how many running tasks hold.
+    licenses_used: Mapping[str, int] = field(default_factory=dict)
+
+
+def license_complaint(words: tuple[str, ...], most: Mapping[str, int]) -> str:
+    """Return why a job that asks for these licences could never start, "" when it could."""
+    known = {name.partition(":")[2]: n for name, n in most.items() if name.startswith("license:")}
+    for name, count in licenses_of(words).items():
+        if name not in known:
+            has = f"there are {', '.join(sorted(known))}" if known else "there are none"
+            return f"no licence is called {name}; {has}"
+        if count > known[name]:
+            return f"{count} of licence {name} are asked for, there are {known[name]}"
+    return ""
+
+
+def blocked(job: JobInfo, limits: Limits, *, now: float) -> tuple[str, str] | None:
+    """Return (reason, sentence) when a limit of the cluster keeps a job from starting now."""
+    terms = terms_of_lane(job.lane)
+    for name, count in licenses_of(terms.licenses).items():
+        total, used = limits.most.get(f"license:{name}"), limits.licenses_used.get(name, 0)
+        if total is None:
+            return "Licenses", f"there is no licence {name} any more; see `qnode limits`"
+        if count > total:
+            return "Licenses", f"it needs {count} of licence {name}, there are only {total}"
+        if used + count > total:
+            return "Licenses", f"{used} of {total} of licence {name} are in use, it needs {count}"
+    return None

@@ -1,0 +1,39 @@
+"""The limits of a cluster in the store: set them, see what is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qsub_py.errors import SpecError
+from qsub_py.limits import Limits, license_complaint
+from qsub_py.model import JobInfo
+from qsub_py.store_core import StoreCore
+from qsub_py.store_link import Argument
+from qsub_py.store_rows import decoded, pairs
+
+
+def _numbers(reply: object) -> dict[str, int]:
+    return {decoded(name): int(float(value)) for name, value in pairs(reply).items()}
+
+
+def set_limits(store: StoreCore, changes: Mapping[str, int | None]) -> None:
+    """Set limits by name ("license:matlab"), None removes one."""
+    words = [word for name, n in changes.items() for word in (name, "" if n is None else n)]
+    store.link.call("limits", store.keys.meta, *words)
+
+
+def read_limits(store: StoreCore, jobs: Sequence[JobInfo] = ()) -> Limits:
+    """Return the limits with what is in use, as far as these jobs are concerned."""
+    prefix = store.keys.prefix
+    ask: list[tuple[Argument, ...]] = [
+        ("HGETALL", prefix + "limits"), ("HGETALL", prefix + "lic_used"),
+    ]  # fmt: skip
+    most, used = store.link.pipeline(ask)
+    return Limits(_numbers(most), _numbers(used))
+
+
+def check_licenses(store: StoreCore, words: tuple[str, ...]) -> None:
+    """Raise SpecError when a job that asks for these licences could never start."""
+    most = _numbers(store.link.command("HGETALL", store.keys.prefix + "limits"))
+    if complaint := license_complaint(words, most):
+        raise SpecError(complaint, hint="`qnode limits license:NAME=N` says how many there are")

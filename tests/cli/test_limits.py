@@ -1,0 +1,67 @@
+"""Licences, caps and rates as a user sets, asks for and sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from env import Env, wait_until
+
+
+def refused(env: Env, *words: str | int) -> str:
+    """Run a command that must be refused; returns what it says, in one line and a hint."""
+    done = env.run(*words, check=False)  # type: ignore[arg-type]
+    assert done.returncode == 2, done
+    return done.stderr
+
+
+def test_set_show_remove(cluster_env: Env) -> None:
+    assert "no limits" in cluster_env.run("qnode", "limits").stderr
+    cluster_env.run("qnode", "limits", "license:matlab=4", "license:ansys=1")
+    assert json.loads(cluster_env.run("qnode", "limits", "--json").stdout) == [
+        {"kind": "license", "name": "ansys", "used": 0, "total": 1},
+        {"kind": "license", "name": "matlab", "used": 0, "total": 4},
+    ]
+    shown = cluster_env.run("qnode", "limits", "license:ansys=none").stdout
+    assert shown.split() == ["KIND", "NAME", "USED", "TOTAL", "license", "matlab", "0", "4"]
+
+
+@pytest.mark.parametrize(
+    "word", ["matlab=1", "license:matlab", "license:a b=1", "license:a=-1", "license:a=x", "x:a=1"]
+)
+def test_bad_limits(cluster_env: Env, word: str) -> None:
+    assert refused(cluster_env, "qnode", "limits", word)
+
+
+def test_a_job_waits_for_its_licence(cluster_env: Env, tmp_path: Path) -> None:
+    assert "no licence is called matlab" in refused(cluster_env, "qsub", "-L", "matlab", "true")
+    cluster_env.run("qnode", "limits", "license:matlab=1")
+    stop = tmp_path / "stop"
+    line = f"while ! test -e {stop}; do sleep 0.05; done"
+    first = cluster_env.run("qsub", "-L", "matlab", "--wrap", line).stdout.strip()
+    wait_until(lambda: "R" in cluster_env.run("qstat", "-o", "%t", "--noheader", first).stdout)
+    second = cluster_env.run("qsub", "--licenses", "matlab:1", "true").stdout.strip()
+    third = cluster_env.run("qsub", "-W", "true")
+    assert third.returncode == 0, "what needs none is not kept"
+    why = cluster_env.run("qstat", "--why", second).stdout
+    assert "Licenses: 1 of 1 of licence matlab are in use" in why
+    assert "matlab:1" in cluster_env.run("qstat", "-f", second).stdout
+    assert "license  matlab     1      1" in cluster_env.run("qnode", "limits").stdout
+    stop.touch()
+    assert cluster_env.run("qwait", second).returncode == 0
+
+
+def test_exclude_and_constraint(cluster_env: Env) -> None:
+    node = json.loads(cluster_env.run("qnode", "list", "--json").stdout)[0]
+    job = cluster_env.run("qsub", "-x", node["name"], "true").stdout.strip()
+    why = cluster_env.run("qstat", "--why", job).stdout
+    assert "is excluded by the job's --exclude" in why
+    job = cluster_env.run("qsub", "-C", "fast|huge", "true").stdout.strip()
+    assert "has not the features fast|huge" in cluster_env.run("qstat", "--why", job).stdout
+    ran = cluster_env.run("qsub", "-W", "-C", node["features"][0], "true")
+    assert ran.returncode == 0
+    assert "cannot be asked for" in refused(cluster_env, "qsub", "-C", "!fast", "true")
+    shown = cluster_env.run("qsub", "--dry-run", "-x", "ws[1-2]", "-C", "a&b", "true").stdout
+    assert "ws1,ws2" in shown and "a&b" in shown
