@@ -50,10 +50,10 @@ class Executor(concurrent.futures.Executor):
     interpreter), `env` (variables to add), `limit` (at most so many calls of a function at
     once), `ship` (files and folders that each call finds in its private directory, as they are
     when the first call is submitted), `ship_ignore` (what of them is left out, as in
-    .gitignore), `fetch` (patterns of the files that come back: see `Job.fetch`), `retries`, `backoff`, `retry_on`, `on_oom`, `on_timeout` and
-    `signal` (as the options of qsub). A function travels once, with what it
-    refers to, and again when that has changed after a second or more. Raises SpecError,
-    ConfigError, StoreUnavailable.
+    .gitignore), `fetch` (patterns of the files that come back: see `Job.fetch`), `retries`,
+    `backoff`, `retry_on`, `on_oom`, `on_timeout` and `signal` (as the options of qsub). A
+    function travels once, with what it refers to, and again when that has changed after a
+    second or more. Raises SpecError, ConfigError, StoreUnavailable.
     """
 
     def __init__(

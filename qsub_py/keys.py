@@ -32,9 +32,11 @@ an old schema is never misread. The Lua files build the same names from the pref
     lanes            zset    lane -> rank of its head (lower runs first)
     lane:<lane>      zset    job id, or "id:class" -> rank
     active, ended    zset    job id -> id, job id -> ms it ended
-    limits           hash    "license:<name>" -> how many there are (policy.lua)
+    limits           hash    "license:<name>" -> how many there are, "owner:<name>" -> most cpus
     lic_used         hash    licence -> how many batches hold
     lic_wait:<name>  set     lanes that were passed over for want of it
+    own:<owner>      hash    cpus held now, cpu seconds used (halved each week) at ms, waits
+    own_wait:<owner> set     lanes that were passed over because of the owner's cap
     open             zset    open job id -> served ms its client's lease ends
     due              zset    job id -> ms it may begin, or its next retry may
     todo             list    fan-outs that are not finished

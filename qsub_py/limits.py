@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from qsub_py.model import JobInfo
 from qsub_py.terms import licenses_of, terms_of_lane
 
-KINDS = ("license",)
+KINDS = ("license", "owner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,12 @@ class Limits:
     most: Mapping[str, int] = field(default_factory=dict)
     #: Licence -> how many running tasks hold.
     licenses_used: Mapping[str, int] = field(default_factory=dict)
+    #: Owner -> cpus that running tasks hold.
+    cpus_held: Mapping[str, int] = field(default_factory=dict)
+
+    def cap(self, owner: str) -> int | None:
+        """Return how many cpus an owner's tasks may hold at once, None: any number."""
+        return self.most.get(f"owner:{owner}", self.most.get("owner:*"))
 
 
 def license_complaint(words: tuple[str, ...], most: Mapping[str, int]) -> str:
@@ -38,6 +44,11 @@ def license_complaint(words: tuple[str, ...], most: Mapping[str, int]) -> str:
 
 def blocked(job: JobInfo, limits: Limits, *, now: float) -> tuple[str, str] | None:
     """Return (reason, sentence) when a limit of the cluster keeps a job from starting now."""
+    cap, held = limits.cap(job.owner), limits.cpus_held.get(job.owner, 0)
+    if cap is not None and job.cpus > cap:
+        return "AssocGrpCpuLimit", f"it needs {job.cpus} cpus, all of {job.owner} may have {cap}"
+    if cap is not None and held + job.cpus > cap:
+        return "AssocGrpCpuLimit", f"tasks of {job.owner} hold {held} cpus and may have {cap}"
     terms = terms_of_lane(job.lane)
     for name, count in licenses_of(terms.licenses).items():
         total, used = limits.most.get(f"license:{name}"), limits.licenses_used.get(name, 0)

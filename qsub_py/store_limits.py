@@ -11,6 +11,8 @@ from qsub_py.store_core import StoreCore
 from qsub_py.store_link import Argument
 from qsub_py.store_rows import decoded, pairs
 
+HALF_LIFE_S = 7 * 86400.0
+
 
 def _numbers(reply: object) -> dict[str, int]:
     return {decoded(name): int(float(value)) for name, value in pairs(reply).items()}
@@ -25,11 +27,31 @@ def set_limits(store: StoreCore, changes: Mapping[str, int | None]) -> None:
 def read_limits(store: StoreCore, jobs: Sequence[JobInfo] = ()) -> Limits:
     """Return the limits with what is in use, as far as these jobs are concerned."""
     prefix = store.keys.prefix
+    owners = {job.owner for job in jobs}
     ask: list[tuple[Argument, ...]] = [
         ("HGETALL", prefix + "limits"), ("HGETALL", prefix + "lic_used"),
     ]  # fmt: skip
     most, used = store.link.pipeline(ask)
-    return Limits(_numbers(most), _numbers(used))
+    caps = _numbers(most)
+    owners |= {name[6:] for name in caps if name.startswith("owner:") and name != "owner:*"}
+    ordered = sorted(owners)
+    held = store.link.pipeline([("HGET", _own(store, owner), "cpus") for owner in ordered])
+    cpus = {owner: int(n or 0) for owner, n in zip(ordered, held, strict=True)}
+    return Limits(caps, _numbers(used), cpus)
+
+
+def read_use(store: StoreCore, owner: str, *, now: float) -> float:
+    """Return the cpu seconds that an owner has used; half of them are forgotten in a week."""
+    used, at = store.link.command("HMGET", _own(store, owner), "used", "at")
+    if used is None:
+        return 0.0
+    past_s = max(0.0, now - int(at) / 1000)
+    return float(float(used) * 2.0 ** (-past_s / HALF_LIFE_S))
+
+
+def _own(store: StoreCore, owner: str) -> str:
+    # As it is in the owner's lanes.
+    return f"{store.keys.prefix}own:{owner.replace('|', '_')}"
 
 
 def check_licenses(store: StoreCore, words: tuple[str, ...]) -> None:

@@ -29,11 +29,12 @@ def limits(words: Sequence[str], *, as_json: bool) -> None:
              for kind, name, used, total in rows]
         )  # fmt: skip
     elif rows:
-        cells = tuple((kind, name, str(used), str(total)) for kind, name, used, total in rows)
+        cells = tuple((kind, name, "-" if used is None else str(used), str(total))
+                      for kind, name, used, total in rows)  # fmt: skip
         render.show(render.Table(("KIND", "NAME", "USED", "TOTAL"), cells,
                                  frozenset({"USED", "TOTAL"})))  # fmt: skip
     else:
-        common.complain("no limits; set one with `qnode limits license:NAME=N`")
+        common.complain("no limits; `qnode limits license:NAME=N owner:NAME=CPUS` sets some")
 
 
 def _change(word: str) -> tuple[str, int | None]:
@@ -48,12 +49,16 @@ def _change(word: str) -> tuple[str, int | None]:
 
 
 def _is_name(kind: str, name: str) -> bool:
+    if kind == "owner":
+        return name == "*" or re.fullmatch(r"[^\s:|=*]{1,128}", name) is not None
     return re.fullmatch(r"(?!-)[\w.+@-]{1,64}", name, re.ASCII) is not None
 
 
-def _rows(found: Limits) -> list[tuple[str, str, int, int]]:
-    rows = []
+def _rows(found: Limits) -> list[tuple[str, str, int | None, int]]:
+    rows: list[tuple[str, str, int | None, int]] = []
     for full, total in sorted(found.most.items()):
         kind, _, name = full.partition(":")
-        rows.append((kind, name, found.licenses_used.get(name, 0), total))
+        used = found.licenses_used if kind == "license" else found.cpus_held
+        # What all together use says nothing of a cap that each has.
+        rows.append((kind, name, None if name == "*" else used.get(name, 0), total))
     return rows

@@ -165,7 +165,11 @@ def drain(names: tuple[str, ...], reason: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common.options
 def limits(changes: tuple[str, ...], as_json: bool) -> None:
-    """Show what all jobs together may use, and set it: license:matlab=4; N `none` removes it."""
+    """Show what jobs may use at most, and set it.
+
+    license:matlab=4: of all jobs together; owner:ann=64: cpus that tasks of ann have at once;
+    owner:*=32: of everybody else. N `none` removes a limit.
+    """
     from qsub_py.cli.limits import limits
 
     limits(changes, as_json=as_json)

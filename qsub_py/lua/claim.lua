@@ -174,7 +174,7 @@ local function take(j, need, class)
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
     mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class,
-    licenses = need.licenses}
+    licenses = need.licenses, owner = need.owner, charge = first_charge(j)}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
   batches[#batches + 1] = b

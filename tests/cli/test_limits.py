@@ -65,3 +65,15 @@ def test_exclude_and_constraint(cluster_env: Env) -> None:
     assert "cannot be asked for" in refused(cluster_env, "qsub", "-C", "!fast", "true")
     shown = cluster_env.run("qsub", "--dry-run", "-x", "ws[1-2]", "-C", "a&b", "true").stdout
     assert "ws1,ws2" in shown and "a&b" in shown
+
+
+def test_a_cap(cluster_env: Env, tmp_path: Path) -> None:
+    shown = cluster_env.run("qnode", "limits", "owner:*=1").stdout
+    assert shown.split()[4:] == ["owner", "*", "-", "1"]
+    stop = tmp_path / "stop"
+    cluster_env.run("qsub", "--wrap", f"while ! test -e {stop}; do sleep 0.05; done")
+    second = cluster_env.run("qsub", "true").stdout.strip()
+    wait_until(lambda: "AssocGrpCpuLimit" in cluster_env.run("qstat", "--why", second).stdout)
+    cluster_env.run("qnode", "limits", "owner:*=2")
+    assert cluster_env.run("qwait", second).returncode == 0
+    stop.touch()

@@ -30,15 +30,16 @@ class _Held:
     left: int
     #: "1" for each position that it has; "": all.
     mask: str
+    owner: str
     #: "ansys:2,matlab:1".
     licenses: str
 
     @classmethod
     def read(cls, node: str, slot: str, text: str) -> _Held:
-        part = [*text.split("|"), "", "", ""]
+        part = [*text.split("|"), "", "", "", "", ""]
         return cls(node, slot, part[0], int(part[1]), int(part[2]), int(part[3]), int(part[6]),
                    int(part[7]), [g for g in part[8].split(",") if g], int(part[9]),
-                   part[10], part[12])  # fmt: skip
+                   part[10], part[12], part[14])  # fmt: skip
 
     def positions(self) -> list[int]:
         """The positions it may speak of."""
@@ -222,7 +223,14 @@ class Audit:
                 name, _, count = word.rpartition(":")
                 used[name] += int(count)
         booked = {name: int(n) for name, n in self.hashes.get("lic_used", {}).items()}
-        return [f"licences booked {booked}, held {dict(used)}"] if booked != used else []
+        found = [f"licences booked {booked}, held {dict(used)}"] if booked != used else []
+        cpus = Counter[str]()
+        for batch in self.held:
+            cpus[batch.owner] += batch.cpus
+        for head, row in self.hashes.items():
+            if head.startswith("own:") and int(row["cpus"]) != cpus[head[4:]]:
+                found.append(f"{head} has {row['cpus']} cpus, counted {cpus[head[4:]]}")
+        return found
 
 
 def problems(cluster: Cluster) -> list[str]:

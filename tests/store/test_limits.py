@@ -9,7 +9,7 @@ import pytest
 from qsub_py.errors import SpecError
 from qsub_py.limits import Limits, blocked
 from qsub_py.model import Batch
-from qsub_py.store_limits import read_limits, set_limits
+from qsub_py.store_limits import read_limits, read_use, set_limits
 from qsub_py.terms import Terms
 from store.driver import CD, GB, LOST, RETURNED, START_MS, Cluster, F, Node
 
@@ -31,7 +31,7 @@ def test_all_keys(cluster: Cluster) -> None:
     changed = cluster.changes(lambda: node.claim(2))
     assert {n: v for n, v in changed.items() if n[:3] in ("lic", "slo")} == {
         "lic_used/ansys": "2", "lic_used/matlab": "1", f"lic_wait:ansys/{lane}": True,
-        "slots:uid-a/1": f"1|0|1|1|0|{START_MS}|1|{2 * GB}||1||0|ansys:2,matlab:1",
+        "slots:uid-a/1": f"1|0|1|1|0|{START_MS}|1|{2 * GB}||1||0|ann|60|ansys:2,matlab:1",
     }  # fmt: skip
     [batch] = node.held.values()
     assert node.store.slots() == [batch]
@@ -192,3 +192,91 @@ def test_why(cluster: Cluster) -> None:
     assert why(both, {"ansys": 1}) == "1 of 2 of licence ansys are in use, it needs 2"
     assert why(both | {"license:ansys": 1}, {}) == "it needs 2 of licence ansys, there are only 1"
     assert "no licence ansys any more" in why({}, {})
+
+
+def own(cluster: Cluster) -> tuple[int, float]:
+    """Return cpus held and cpu seconds used of ann."""
+    row = cluster.dump()
+    return int(row["own:ann/cpus"]), float(row["own:ann/used"])
+
+
+def test_use_is_charged_and_put_right(cluster: Cluster) -> None:
+    node = cluster.node(cpus=4)
+    job = cluster.submit(4, cpus=2)
+    [batch] = node.claim(1, {job: 2})
+    assert own(cluster) == (2, 120.0), "a minute of each cpu"
+    cluster.set_clock(cluster.now_ms + 5000)
+    node.finish(batch, [CD, 0])
+    assert own(cluster)[0] == 2
+    cluster.set_clock(cluster.now_ms + 5000)
+    node.finish(batch, [0, CD])
+    assert own(cluster) == (0, pytest.approx(20.0, abs=0.01))
+    week_ms = 7 * 86_400_000
+    cluster.set_clock(cluster.now_ms + week_ms)
+    assert read_use(cluster.store, "ann", now=cluster.now_ms / 1000) == pytest.approx(10, abs=0.01)
+    [batch] = node.claim(1)
+    assert own(cluster) == (2, pytest.approx(130, abs=0.01)), "half is forgotten"
+    node.end(batch)
+
+
+def test_a_short_limit_is_charged_less(cluster: Cluster) -> None:
+    node = cluster.node(cpus=4)
+    cluster.submit(1, time_s=7.5, cpus=3)
+    node.claim()
+    assert own(cluster) == (3, 24.0)
+
+
+@pytest.mark.parametrize(
+    "way", ["finish", "loss", "return", "give back", "bye", "lapse", "reconcile", "cancel"]
+)
+def test_cpus_are_given_back(cluster: Cluster, way: str) -> None:
+    node, other = cluster.node("a"), cluster.node("b")
+    cluster.submit(4, cpus=2, requeue=way != "cancel")
+    [batch] = node.claim(1)
+    other.claim(1)
+    assert own(cluster)[0] == 4
+    leave_by(way)(cluster, node, batch)
+    assert own(cluster)[0] == 2
+
+
+def test_a_cap(cluster: Cluster) -> None:
+    set_limits(cluster.store, {"owner:ann": 3, "owner:*": 1})
+    a, b = cluster.node("a", cpus=8), cluster.node("b", cpus=8)
+    cluster.submit(9)
+    bobs = cluster.submit(9, owner="bob")
+    mine = a.claim_all()
+    assert len([batch for batch in mine if batch.job != bobs]) == 3
+    assert len([batch for batch in mine if batch.job == bobs]) == 1
+    assert b.claim_all() == []
+    cluster.link.command("DEL", cluster.prefix + "inbox:uid-b")
+    [bob] = [batch for batch in mine if batch.job == bobs]
+    a.end(bob)
+    assert woken(cluster) == {"a"}, "the first that is idle and fits"
+    assert [batch.job for batch in b.claim_all()] == [bobs]
+
+
+def test_a_cap_that_is_raised_or_removed(cluster: Cluster) -> None:
+    set_limits(cluster.store, {"owner:*": 1})
+    node = cluster.node(cpus=8)
+    cluster.submit(9)
+    assert len(node.claim_all()) == 1
+    set_limits(cluster.store, {"owner:ann": 3})
+    assert woken(cluster) == {"a"}
+    assert len(node.claim_all()) == 2
+    set_limits(cluster.store, {"owner:ann": None, "owner:*": None})
+    assert len(node.claim_all()) == 5
+
+
+def test_why_of_a_cap(cluster: Cluster) -> None:
+    set_limits(cluster.store, {"owner:ann": 2})
+    node = cluster.node(cpus=8)
+    cluster.submit(2)
+    wide = cluster.submit(1, cpus=3)
+    node.claim_all()
+    later = cluster.submit(1)
+    jobs = [cluster.store.job(number) for number in (later, wide)]
+    found = [blocked(job, read_limits(cluster.store, jobs), now=0.0) for job in jobs]
+    assert found == [
+        ("AssocGrpCpuLimit", "tasks of ann hold 2 cpus and may have 2"),
+        ("AssocGrpCpuLimit", "it needs 3 cpus, all of ann may have 2"),
+    ]

@@ -1,8 +1,9 @@
 -- Batches: what a slot of a node holds, and how their tasks leave it.
--- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class|licences";
--- mask has a '0' for each task that is not this batch's any more (another may run it, after a rollback
--- even under the same attempt number); '' means that all are. What is behind the mask is written only
--- where there is something.
+-- slots:<node> slot ->
+-- "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class|owner|charge|licences"; mask has
+-- a '0' for each task that is not this batch's any more (another may run it, after a rollback even
+-- under the same attempt number); '' means that all are. `charge`: seconds that its owner paid for each
+-- cpu. Without licences they are not written.
 --- @include retry
 local LOST, RETURNED = 15, 14
 
@@ -14,14 +15,15 @@ local function load_batch(uid, slot)
   return {slot = slot, job = part[1], first = tonumber(part[2]), count = tonumber(part[3]),
     attempt = tonumber(part[4]), epoch = tonumber(part[5]), start = part[6], cpus = tonumber(part[7]),
     mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10]), mask = part[11] or '',
-    class = tonumber(part[12] or 0), licenses = part[13] or ''}
+    class = tonumber(part[12] or 0), owner = part[13] or '', charge = tonumber(part[14] or 0),
+    licenses = part[15] or ''}
 end
 
 local function save_batch(uid, b)
-  local mask = (b.class > 0 or b.licenses ~= '') and b.mask .. '|' .. b.class or b.mask
-  if b.licenses ~= '' then mask = mask .. '|' .. b.licenses end
+  local charge = b.licenses == '' and b.charge or b.charge .. '|' .. b.licenses
   redis.call('HSET', key('slots', uid), b.slot, table.concat({b.job, string.format('%.0f', b.first),
-    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, mask}, '|'))
+    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, b.mask,
+    b.class, b.owner, charge}, '|'))
 end
 
 -- Whether the batch runs its i-th task, whose byte this is.

@@ -1,7 +1,8 @@
--- Limits of the cluster: `limits` "license:matlab" -> how many there are. A batch holds its licences
--- from its claim until it leaves its node in whatever way; `lic_used` is the sum of what batches hold.
--- A lane that is passed over stands in lic_wait:<name>, until it is gone; whoever frees or raises
--- wakes idle nodes for these lanes.
+-- Limits of the cluster: `limits` "license:matlab" -> how many there are, "owner:ann" -> the most cpus
+-- that ann's batches hold at once, "owner:*" -> that of everybody without a cap of their own.
+-- A batch holds its licences from its claim until it leaves its node, in whatever way; `lic_used` is
+-- the sum. A lane that is passed over stands in lic_wait:<name> or own_wait:<owner> until it is gone;
+-- whoever frees wakes idle nodes for these lanes.
 local freed = {}
 
 local function limit_of(name)
@@ -52,16 +53,78 @@ local function wake_for_license(name)
   end)
 end
 
-local function book_terms(b) if b.licenses ~= '' then hold_licenses(b, 1) end end
-local function free_terms(b) if b.licenses ~= '' then hold_licenses(b, -1) end end
+-- own:<owner>: cpus that batches hold now, and what was used: cpu seconds, of which half are forgotten
+-- in a week. Read once a script, written once. A claim is charged a minute at first (or the time
+-- limit, if that is shorter), put right when the batch leaves.
+local HALF_LIFE_MS = 604800000
+local owners = {}
+
+local function load_owner(name)
+  if owners[name] then return owners[name] end
+  local row = redis.call('HMGET', key('own', name), 'cpus', 'used', 'at', 'waits')
+  local o = {cpus = tonumber(row[1] or 0), used = tonumber(row[2] or 0), waits = row[4] == '1'}
+  local passed = math.max(0, NOW - tonumber(row[3] or NOW))
+  if passed > 0 then o.used = o.used * 2 ^ (-passed / HALF_LIFE_MS) end
+  owners[name] = o
+  return o
+end
+
+local function charge(name, cpus, seconds)
+  local o = load_owner(name)
+  o.cpus, o.used, o.is_changed = math.max(0, o.cpus + cpus), math.max(0, o.used + seconds), true
+  o.is_freed = o.is_freed or cpus < 0
+end
+
+local function cap_of(name)
+  local row = redis.call('HMGET', P .. 'limits', 'owner:' .. name, 'owner:*')
+  return tonumber(row[1] or row[2] or '') or 1e9
+end
+
+-- Whether the owner's cap leaves room for a task of a lane; if not, remember that it waits.
+local function is_below_cap(lane, need)
+  local o = load_owner(need.owner)
+  o.cap = o.cap or cap_of(need.owner)
+  if o.cpus + need.cpus <= o.cap then return true end
+  redis.call('SADD', key('own_wait', need.owner), lane)
+  if not o.waits then o.waits, o.is_changed = true, true end
+  return false
+end
+
+local function wake_for_owner(name)
+  wake_lanes(key('own_wait', name), cap_of(name) - load_owner(name).cpus, function(need) return need.cpus end)
+end
+
+local function first_charge(j) return j.time > 0 and math.ceil(math.min(60, j.time)) or 60 end
+
+local function book_terms(b)
+  charge(b.owner, b.cpus, b.cpus * b.charge)
+  if b.licenses ~= '' then hold_licenses(b, 1) end
+end
+
+-- What was booked by a version that knew no owners is not freed.
+local function free_terms(b)
+  if b.owner == '' then return end
+  charge(b.owner, -b.cpus, b.cpus * (math.max(0, NOW - tonumber(b.start)) / 1000 - b.charge))
+  if b.licenses ~= '' then hold_licenses(b, -1) end
+end
 
 -- Whether the cluster's limits let a task of this lane start now.
 local function may_hold(lane, need)
-  return need.licenses == '' or has_licenses(lane, need)
+  return is_below_cap(lane, need) and (need.licenses == '' or has_licenses(lane, need))
 end
 
--- At the end of a script: wake whoever waits for what it freed.
+-- At the end of a script: write what owners hold, wake whoever waits for what was freed.
 local function settle_terms()
+  for name, o in pairs(owners) do
+    local is_freed = o.is_freed and o.waits
+    if is_freed and redis.call('EXISTS', key('own_wait', name)) == 0 then o.waits, is_freed = false, false end
+    if o.is_changed then
+      redis.call('HSET', key('own', name), 'cpus', o.cpus, 'used', string.format('%.3f', o.used), 'at', NOW,
+        'waits', o.waits and 1 or 0)
+    end
+    o.is_changed, o.is_freed = false, false
+    if is_freed then wake_for_owner(name) end
+  end
   for name in pairs(freed) do wake_for_license(name) end
   freed = {}
 end
