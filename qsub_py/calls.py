@@ -31,8 +31,8 @@ def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     """Run `fn(*args, **kwargs)` on a node and return its Future.
 
     The keywords cpus, mem, gpus, time, name, priority, queue, nodelist, exclude, constraint,
-    licenses, python, env, limit, ship, ship_ignore, fetch, retries, backoff, retry_on, on_oom,
-    on_timeout and signal are those of `Executor`; all others go to `fn`. Raises TypeError when
+    licenses, rate, python, env, limit, ship, ship_ignore, fetch, retries, backoff, retry_on,
+    on_oom, on_timeout and signal are those of `Executor`; all others go to `fn`. Raises TypeError when
     `fn` could take one of them itself.
     """
     global _default

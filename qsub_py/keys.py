@@ -37,6 +37,8 @@ an old schema is never misread. The Lua files build the same names from the pref
     lic_wait:<name>  set     lanes that were passed over for want of it
     own:<owner>      hash    cpus held now, cpu seconds used (halved each week) at ms, waits
     own_wait:<owner> set     lanes that were passed over because of the owner's cap
+    rate:<rate>      string  ms at which the next task of "name:tasks/ms" may start (expires)
+    rate_due         zset    lane that waits for its rate -> ms it may go on
     open             zset    open job id -> served ms its client's lease ends
     due              zset    job id -> ms it may begin, or its next retry may
     todo             list    fan-outs that are not finished

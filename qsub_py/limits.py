@@ -5,11 +5,12 @@ Pure: reading them is `store_limits.py`, deciding by them `lua/lib/policy.lua`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qsub_py.model import JobInfo
-from qsub_py.terms import licenses_of, terms_of_lane
+from qsub_py.terms import Terms, licenses_of, shown_rate, terms_of_lane
 
 KINDS = ("license", "owner")
 
@@ -24,6 +25,8 @@ class Limits:
     licenses_used: Mapping[str, int] = field(default_factory=dict)
     #: Owner -> cpus that running tasks hold.
     cpus_held: Mapping[str, int] = field(default_factory=dict)
+    #: Rate as in lanes -> when the next task may start.
+    rates_at: Mapping[str, float] = field(default_factory=dict)
 
     def cap(self, owner: str) -> int | None:
         """Return how many cpus an owner's tasks may hold at once, None: any number."""
@@ -58,4 +61,13 @@ def blocked(job: JobInfo, limits: Limits, *, now: float) -> tuple[str, str] | No
             return "Licenses", f"it needs {count} of licence {name}, there are only {total}"
         if used + count > total:
             return "Licenses", f"{used} of {total} of licence {name} are in use, it needs {count}"
+    wait_s = limits.rates_at.get(terms.rate, 0.0) - now
+    if wait_s > 0:
+        return "RateLimit", f"the next may start in {math.ceil(wait_s)} s ({_shown(job, terms)})"
     return None
+
+
+def _shown(job: JobInfo, terms: Terms) -> str:
+    """Return the rate as the user wrote it: one of the job's own has the name of its uid."""
+    shown = shown_rate(terms.rate)
+    return shown.removeprefix(f"{job.uid}:")

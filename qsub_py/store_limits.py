@@ -10,6 +10,7 @@ from qsub_py.model import JobInfo
 from qsub_py.store_core import StoreCore
 from qsub_py.store_link import Argument
 from qsub_py.store_rows import decoded, pairs
+from qsub_py.terms import terms_of_lane
 
 HALF_LIFE_S = 7 * 86400.0
 
@@ -35,9 +36,13 @@ def read_limits(store: StoreCore, jobs: Sequence[JobInfo] = ()) -> Limits:
     caps = _numbers(most)
     owners |= {name[6:] for name in caps if name.startswith("owner:") and name != "owner:*"}
     ordered = sorted(owners)
-    held = store.link.pipeline([("HGET", _own(store, owner), "cpus") for owner in ordered])
-    cpus = {owner: int(n or 0) for owner, n in zip(ordered, held, strict=True)}
-    return Limits(caps, _numbers(used), cpus)
+    rates = sorted({rate for rate in (terms_of_lane(job.lane).rate for job in jobs) if rate})
+    ask = [("HGET", _own(store, owner), "cpus") for owner in ordered]
+    ask += [("GET", f"{prefix}rate:{rate}") for rate in rates]
+    found = store.link.pipeline(ask) if ask else []
+    cpus = {owner: int(n or 0) for owner, n in zip(ordered, found, strict=False)}
+    times = zip(rates, found[len(ordered) :], strict=True)
+    return Limits(caps, _numbers(used), cpus, {r: float(at or 0) / 1000 for r, at in times})
 
 
 def read_use(store: StoreCore, owner: str, *, now: float) -> float:

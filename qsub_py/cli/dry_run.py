@@ -9,7 +9,7 @@ from qsub_py.cli import periodic
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
 from qsub_py.shipping import describe as describe_parcel
-from qsub_py.terms import NO_TERMS, Terms
+from qsub_py.terms import NO_TERMS, Terms, shown_rate
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration, format_size
 
@@ -68,7 +68,8 @@ def _needs(spec: JobSpec) -> str:
 def terms_rows(terms: Terms) -> list[tuple[str, str]]:
     """Return what a job asks for beyond the size of a node, named."""
     rows = [("not on", ",".join(terms.exclude)), ("constraint", terms.constraint),
-            ("licences", ",".join(terms.licenses))]  # fmt: skip
+            ("licences", ",".join(terms.licenses)),
+            ("rate", shown_rate(terms.rate) if terms.rate else "")]  # fmt: skip
     return [(name, value) for name, value in rows if value]
 
 

@@ -45,6 +45,7 @@ class Request:
     exclude: tuple[str, ...] = ()
     constraint: str | None = None
     licenses: tuple[str, ...] = ()
+    rate: str | None = None
     requeue: bool | None = None
     grace: str | None = None
     chdir: str | None = None
@@ -150,6 +151,8 @@ def _scheduling() -> list[click.Parameter]:
                help="Run only on nodes with this feature: a, 'a&b', 'a|b'."),
         _value(at, "--licenses", "-L", metavar="NAME[:N],...", multiple=True,
                help="Hold so many of these while a task runs: see qnode limits."),
+        _value(at, "--rate", metavar="[NAME:]N/TIME",
+               help="Start at most so many tasks: 10/s, 10/m, 10/30s; all jobs of NAME together."),
         SectionOption(["--requeue/--no-requeue"], section=at, default=None,
                       help="Whether a task runs again when its node is lost (yes)."),
     ]  # fmt: skip

@@ -23,7 +23,6 @@ LATER = frozenset(
         "--from-csv",
         "--from-json",
         "--max-fails",
-        "--rate",
         "--skip-if-exists",
         "--extend",
     ]

@@ -326,7 +326,8 @@ def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _terms(request: Request) -> Terms | None:
-    return read_terms(AskedTerms(request.exclude, request.constraint, request.licenses))
+    asked = AskedTerms(request.exclude, request.constraint, request.licenses, request.rate)
+    return read_terms(asked)
 
 
 def _text(text: str | None, option: str) -> str:

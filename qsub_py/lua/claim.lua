@@ -148,8 +148,8 @@ local function chunk_at_cursor(j)
   return {first = tonumber(string.match(entry[1], '%d+')) - 1, n = tonumber(field.n), field = field}
 end
 
-local function take(j, need, class)
-  local k = math.max(1, math.min(hint[j.id] or 1, budget))
+local function take(j, need, class, may)
+  local k = math.max(1, math.min(hint[j.id] or 1, budget, may))
   if j.limit > 0 then k = math.min(k, j.limit - j.c1 - j.c2) end
   changed[j.id] = j
   local first, count, attempt = next_again(j, k, class)
@@ -177,6 +177,7 @@ local function take(j, need, class)
     licenses = need.licenses, owner = need.owner, charge = first_charge(j)}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
+  if need.rate ~= '' then spend_rate(need.rate, count) end
   batches[#batches + 1] = b
   if class > 0 or not is_ready(j) or plain(j) <= 0 then enlist(j) end
   return true
@@ -190,9 +191,10 @@ if node.state == 'up' then
   while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j, class, member
-    if fits(need, node) and may_hold(lanes[i], need) then j, class, member = head(lanes[i]) end
+    local may = fits(need, node) and may_hold(lanes[i], need) or 0
+    if may > 0 then j, class, member = head(lanes[i]) end
     local good, took = false, nil
-    if j then good, took = pcall(take, j, need, class) end
+    if j then good, took = pcall(take, j, need, class, may) end
     if j and not good then set_aside(lanes[i], member) end
     if not took then i = i + 1
     elseif lanes[i + 1] then
@@ -215,7 +217,9 @@ local at_end = has_room and budget > 0 and #batches < MOST_BATCHES and #lanes < 
 redis.call('HSET', key('node', uid), 'lane_from', (has_room and #lanes == 64 and i > 64) and from + 64 or 0)
 if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
 local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, tonumber(due[2] or 0)}, {}
+due = tonumber(due[2] or 0)
+if rate_soon and (due == 0 or rate_soon < due) then due = rate_soon end
+local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, due}, {}
 for k = 1, #batches do
   slots[k] = batches[k].slot
   reply[#reply + 1] = show(batches[k], jobs[batches[k].job].uid)

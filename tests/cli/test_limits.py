@@ -77,3 +77,17 @@ def test_a_cap(cluster_env: Env, tmp_path: Path) -> None:
     cluster_env.run("qnode", "limits", "owner:*=2")
     assert cluster_env.run("qwait", second).returncode == 0
     stop.touch()
+
+
+def test_a_rate(cluster_env: Env, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    line = f"date +%s%N >> {ledger}"
+    job = cluster_env.run("qsub", "-a", "1-6", "--rate", "4/s", "--wrap", line).stdout.strip()
+    assert "4/s" in cluster_env.run("qstat", "-f", job).stdout
+    assert cluster_env.run("qwait", job).returncode == 0
+    times = sorted(int(text) for text in ledger.read_text().split())
+    assert times[-1] - times[0] > 0.5e9, "six of them take more than a second"
+    slow = cluster_env.run("qsub", "-a", "1-2", "--rate", "web:1/h", "true").stdout.strip()
+    wait_until(lambda: "RateLimit" in cluster_env.run("qstat", "--why", slow).stdout)
+    assert "web:1/h" in cluster_env.run("qstat", "--why", slow).stdout
+    assert "is no rate" in refused(cluster_env, "qsub", "--rate", "fast", "true")

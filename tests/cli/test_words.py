@@ -92,7 +92,6 @@ def test_split_refuses(argv: str, part: str) -> None:
         "--on-oom",
         "--on-timeout",
         "--max-fails",
-        "--rate",
         "--signal",
         "--skip-if-exists",
         "--extend",

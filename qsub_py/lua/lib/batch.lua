@@ -108,7 +108,7 @@ local function leave(j, b, codes)
     return codes, b.count, 0, b.count
   end
   local out, ok, keeps, again, ended = {}, {}, {}, {}, 0
-  local accepted, count, used = 0, b.count, nil
+  local accepted, count, used, unbegun = 0, b.count, nil, 0
   -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
   -- while another node runs it under the same attempt number.
   local stays = count
@@ -122,6 +122,7 @@ local function leave(j, b, codes)
       accepted, keeps[i] = accepted + 1, '0'
       local from = (j.fate ~= 0 or byte >= CG * 16) and 'c2' or 'c1'
       local to, number = code, byte % 16
+      if code == RETURNED then unbegun = unbegun + 1 end
       if code >= 13 then to, number = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
       j[from] = j[from] - 1
       local place
@@ -144,6 +145,7 @@ local function leave(j, b, codes)
     redis.call('SETRANGE', key('st', j.id), b.first, table.concat(out))
   end
   write_retries(j)
+  if unbegun > 0 then return_rate(class_lane(j, b.class) or j.lane, unbegun) end
   b.count, b.left, b.mask = stays, b.left - accepted, table.concat(keeps, '', 1, stays)
   local i = 1
   while i <= #again do

@@ -108,9 +108,61 @@ local function free_terms(b)
   if b.licenses ~= '' then hold_licenses(b, -1) end
 end
 
--- Whether the cluster's limits let a task of this lane start now.
+-- Rates, "name:tasks/ms": rate:<rate> is the ms at which the next task may start; tasks start evenly.
+-- What was late may be made up for, up to a second's worth. A lane that must wait is in `rate_due`
+-- until then; promote wakes a node for it.
+local rate_soon
+
+local function rate_state(rate)
+  local tasks, ms = string.match(rate, ':(%d+)/(%d+)$')
+  local gap = ms / tasks
+  local at = tonumber(redis.call('GET', key('rate', rate)) or NOW)
+  return math.max(at, NOW - math.max(0, 1000 - gap)), gap, tonumber(ms)
+end
+
+local function set_rate(rate, at, ms)
+  redis.call('SET', key('rate', rate), string.format('%.3f', at), 'PX',
+    math.ceil(math.max(0, at - NOW)) + ms + 60000)
+end
+
+-- How many tasks of a lane may start now; if none, remember when. A fast lane is looked at each
+-- tenth of a second: it may take several then.
+local function rate_room(lane, rate)
+  local at, gap = rate_state(rate)
+  if at <= NOW then return math.floor((NOW - at) / gap + 1e-6) + 1 end
+  local due = math.ceil(gap < 100 and math.max(at, NOW + 100) or at)
+  redis.call('ZADD', P .. 'rate_due', due, lane)
+  if not rate_soon or due < rate_soon then rate_soon = due end
+  return 0
+end
+
+-- Count tasks that start; a negative number never began.
+local function spend_rate(rate, tasks)
+  local at, gap, ms = rate_state(rate)
+  if tasks > 0 or redis.call('EXISTS', key('rate', rate)) == 1 then set_rate(rate, at + tasks * gap, ms) end
+end
+
+local function return_rate(lane, tasks)
+  local rate = parse_lane(lane).rate
+  if rate ~= '' then spend_rate(rate, -tasks) end
+end
+
+-- Lanes whose time has come: an idle node looks. Returns the next time, nil when none waits.
+local function wake_rates()
+  local due = redis.call('ZRANGEBYSCORE', P .. 'rate_due', '-inf', NOW, 'LIMIT', 0, 64)
+  for i = 1, #due do
+    redis.call('ZREM', P .. 'rate_due', due[i])
+    if redis.call('ZSCORE', P .. 'lanes', due[i]) then
+      offer_lane(ANY_JOB, due[i], rate_room(due[i], parse_lane(due[i]).rate))
+    end
+  end
+  return tonumber(redis.call('ZRANGE', P .. 'rate_due', 0, 0, 'WITHSCORES')[2])
+end
+
+-- How many tasks of this lane the cluster's limits let start now.
 local function may_hold(lane, need)
-  return is_below_cap(lane, need) and (need.licenses == '' or has_licenses(lane, need))
+  if not is_below_cap(lane, need) or not (need.licenses == '' or has_licenses(lane, need)) then return 0 end
+  return need.rate == '' and 1e9 or rate_room(lane, need.rate)
 end
 
 -- At the end of a script: write what owners hold, wake whoever waits for what was freed.
