@@ -39,6 +39,7 @@ an old schema is never misread. The Lua files build the same names from the pref
     own_wait:<owner> set     lanes that were passed over because of the owner's cap
     rate:<rate>      string  ms at which the next task of "name:tasks/ms" may start (expires)
     rate_due         zset    lane that waits for its rate -> ms it may go on
+    saving           hash    lane, node, job, slot: who keeps room for a wide job (saving.lua)
     open             zset    open job id -> served ms its client's lease ends
     due              zset    job id -> ms it may begin, or its next retry may
     todo             list    fan-outs that are not finished

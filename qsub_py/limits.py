@@ -27,6 +27,8 @@ class Limits:
     cpus_held: Mapping[str, int] = field(default_factory=dict)
     #: Rate as in lanes -> when the next task may start.
     rates_at: Mapping[str, float] = field(default_factory=dict)
+    #: Who keeps room for which wide job: (node uid, job).
+    saving: tuple[str, int] | None = None
 
     def cap(self, owner: str) -> int | None:
         """Return how many cpus an owner's tasks may hold at once, None: any number."""

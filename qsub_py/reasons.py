@@ -81,8 +81,7 @@ def explain(
     if job.later and job.later == job.counts.get(State.PENDING):
         wait = max(0, int(job.later_at - now)) + 1
         return Why("BeginTime", f"{_tasks(job.later)} failed; the next try is in {wait} s")
-    limited = blocked(job, limits, now=now) if limits else None
-    return _by_nodes(job, nodes, line.before(job) if line else 0, limited)
+    return _by_nodes(job, nodes, line.before(job) if line else 0, limits or Limits(), now)
 
 
 def _tasks(count: int) -> str:
@@ -90,22 +89,26 @@ def _tasks(count: int) -> str:
 
 
 def _by_nodes(
-    job: JobInfo, nodes: Sequence[NodeInfo], before: int, limited: tuple[str, str] | None
+    job: JobInfo, nodes: Sequence[NodeInfo], before: int, limits: Limits, now: float
 ) -> Why:
     need = need_of(job)
     live = [node for node in nodes if node.state in ("up", "draining")]
     if not live:
         return Why("ReqNodeNotAvail", "no node is running; start one with `qnode start`",
-                   _described(job, need, nodes))  # fmt: skip
-    details = _described(job, need, nodes)
+                   _described(job, need, nodes, limits))  # fmt: skip
+    details = _described(job, need, nodes, limits)
     complaint = capacity_complaint(need, live)
     if complaint:
         return Why("Resources", complaint, details)
-    obstacles = [_obstacle(job, need, node) for node in live]
+    obstacles = [_obstacle(job, need, node, limits) for node in live]
     if all(obstacle is not None and not obstacle.will_pass for obstacle in obstacles):
         return Why("ReqNodeNotAvail", "no running node can take it", details)
+    limited = blocked(job, limits, now=now)
     if limited:
         return Why(*limited, details)
+    saver = next((n.name for n in live if limits.saving == (n.uid, job.id)), "")
+    if saver:
+        return Why("Resources", f"node {saver} keeps room for it", details)
     passing = [obstacle for obstacle in obstacles if obstacle is None or obstacle.will_pass]
     if all(obstacle is not None and obstacle.is_outside for obstacle in passing):
         return Why("GpuBusyOutside", "processes outside of the queue use the gpus", details)
@@ -145,17 +148,19 @@ def _stands_in_line(job: JobInfo) -> bool:
     return bool(job.counts.get(State.PENDING)) and not (job.is_held or job.has_ended or is_full)
 
 
-def _described(job: JobInfo, need: Need, nodes: Sequence[NodeInfo]) -> tuple[tuple[str, str], ...]:
+def _described(
+    job: JobInfo, need: Need, nodes: Sequence[NodeInfo], limits: Limits
+) -> tuple[tuple[str, str], ...]:
     pairs = []
     for node in nodes:
-        obstacle = _obstacle(job, need, node)
+        obstacle = _obstacle(job, need, node, limits)
         pairs.append((node.name, obstacle.sentence if obstacle else "has room for it"))
     known = {node.name for node in nodes}
     pairs += [(name, "does not run") for name in need.nodelist if name not in known]
     return tuple(pairs)
 
 
-def _obstacle(job: JobInfo, need: Need, node: NodeInfo) -> Obstacle | None:
+def _obstacle(job: JobInfo, need: Need, node: NodeInfo, limits: Limits) -> Obstacle | None:
     """Return what keeps the job from this node now, the lasting before the passing."""
     lasting = (
         _state_obstacle(node)
@@ -168,6 +173,8 @@ def _obstacle(job: JobInfo, need: Need, node: NodeInfo) -> Obstacle | None:
     busy = _busy(need, node)
     if busy:
         return Obstacle(busy, will_pass=True)
+    if limits.saving and limits.saving[0] == node.uid and limits.saving[1] != job.id:
+        return Obstacle(f"is saving room for job {limits.saving[1]}", will_pass=True)
     shut = gpus_outside(node) if need.gpus > len(_open_gpus(node)) else ""
     return Obstacle(shut, will_pass=True, is_outside=True) if shut else None
 

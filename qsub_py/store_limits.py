@@ -37,12 +37,15 @@ def read_limits(store: StoreCore, jobs: Sequence[JobInfo] = ()) -> Limits:
     owners |= {name[6:] for name in caps if name.startswith("owner:") and name != "owner:*"}
     ordered = sorted(owners)
     rates = sorted({rate for rate in (terms_of_lane(job.lane).rate for job in jobs) if rate})
+    node, wide = store.link.command("HMGET", prefix + "saving", "node", "job")
+    saving = (decoded(node), int(wide)) if node else None
     ask = [("HGET", _own(store, owner), "cpus") for owner in ordered]
     ask += [("GET", f"{prefix}rate:{rate}") for rate in rates]
     found = store.link.pipeline(ask) if ask else []
     cpus = {owner: int(n or 0) for owner, n in zip(ordered, found, strict=False)}
     times = zip(rates, found[len(ordered) :], strict=True)
-    return Limits(caps, _numbers(used), cpus, {r: float(at or 0) / 1000 for r, at in times})
+    rates_at = {rate: float(at or 0) / 1000 for rate, at in times}
+    return Limits(caps, _numbers(used), cpus, rates_at, saving)
 
 
 def read_use(store: StoreCore, owner: str, *, now: float) -> float:

@@ -183,26 +183,88 @@ local function take(j, need, class, may)
   return true
 end
 
+local function rank_of(lane) return tonumber(redis.call('ZSCORE', P .. 'lanes', lane) or math.huge) end
+
+-- Whether the node could run a task of the lane when all that it runs now has ended.
+local function suits(need)
+  local _, shut = string.gsub(node.gpus_busy, '%d+', '')
+  return may_serve(need, node) and need.gpus <= node.gpus - shut and booked_mem(need, node) <= node.mem
+end
+
+-- Whether somebody else saves already, for this lane or one of better rank; then also for those behind.
+local others_save = false
+local function is_saved(lane)
+  local s = saving()
+  if others_save or not s or s.node == uid or rank_of(s.lane) > rank_of(lane) then return others_save end
+  others_save = redis.call('ZSCORE', P .. 'nodes', s.node)
+    and redis.call('HGET', key('node', s.node), 'state') == 'up'
+  return others_save
+end
+
+-- Save room for the head of a lane that does not fit now. Returns what this node may give to lanes
+-- behind it: what is over when the head and all that started since are there. nil: it does not save.
+local function save_room(lane, need)
+  if not suits(need) or is_saved(lane) or may_hold(lane, need) == 0 then return nil end
+  local j = head(lane)
+  if not j then return nil end
+  local s = saving()
+  if not (s and s.lane == lane and s.node == uid) then
+    if s then end_saving(uid) end
+    local slot = tonumber(redis.call('HGET', key('node', uid), 'slotseq') or 0)
+    saved = {lane = lane, node = uid, job = j.id, slot = slot}
+    redis.call('HSET', P .. 'saving', 'lane', lane, 'node', uid, 'job', j.id, 'slot', slot)
+  end
+  local _, shut = string.gsub(node.gpus_busy, '%d+', '')
+  local over = {cpus = node.cpus - need.cpus, mem = node.mem - booked_mem(need, node),
+    gpus = node.gpus - shut - need.gpus}
+  local slots = redis.call('HKEYS', key('slots', uid))
+  for k = 1, #slots do
+    if tonumber(slots[k]) > saved.slot then
+      local b = load_batch(uid, slots[k])
+      local _, devices = string.gsub(b.gpus, '%d+', '')
+      over.cpus, over.mem, over.gpus = over.cpus - b.cpus, over.mem - b.mem, over.gpus - devices
+    end
+  end
+  return over
+end
+
+local function is_over(over, need)
+  return need.cpus <= over.cpus and booked_mem(need, node) <= over.mem and need.gpus <= over.gpus
+end
+
+-- What was saved for is taken, or passed over for another reason than room.
+local function leave_saving(lane, took)
+  local s = saving()
+  if s and s.lane == lane and (took or s.node == uid) then end_saving(uid) end
+end
+
 -- Lanes by the rank of their heads; at most 64 are looked at, the next claim goes on from there.
 local from = tonumber(redis.call('HGET', key('node', uid), 'lane_from') or 0)
 local lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
-local i = 1
+local i, over = 1, nil
 if node.state == 'up' then
   while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j, class, member
-    local may = fits(need, node) and may_hold(lanes[i], need) or 0
+    local is_free = fits(need, node) and (not over or is_over(over, need))
+    local may = is_free and may_hold(lanes[i], need) or 0
+    local saves = not is_free and not over and save_room(lanes[i], need)
+    over = over or saves or nil
     if may > 0 then j, class, member = head(lanes[i]) end
     local good, took = false, nil
     if j then good, took = pcall(take, j, need, class, may) end
     if j and not good then set_aside(lanes[i], member) end
+    if took and over then
+      over.cpus, over.mem, over.gpus = over.cpus - need.cpus, over.mem - booked_mem(need, node), over.gpus - need.gpus
+    end
+    if not saves then leave_saving(lanes[i], took) end
     if not took then i = i + 1
     elseif lanes[i + 1] then
       -- Another lane's head may rank before what this lane now has in front.
       local now_first = redis.call('ZSCORE', P .. 'lanes', lanes[i])
       if not now_first or tonumber(now_first) > tonumber(redis.call('ZSCORE', P .. 'lanes', lanes[i + 1]) or 0) then
         lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
-        i = 1
+        i, over = 1, nil
       end
     end
   end

@@ -1,4 +1,5 @@
 -- Jobs: load, count, stand in a lane, end. A task's byte is state * 16 + min(attempt, 15).
+--- @include saving
 local PD, R, CG, CD, F, CA, TO, OOM, NF, DF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
@@ -36,7 +37,10 @@ local function is_ready(j) return pending(j) > j.later and may_start(j) end
 local function rank_lane(lane)
   local head = redis.call('ZRANGE', key('lane', lane), 0, 0, 'WITHSCORES')
   if head[1] then redis.call('ZADD', P .. 'lanes', head[2], lane)
-  else redis.call('ZREM', P .. 'lanes', lane) end
+  else
+    redis.call('ZREM', P .. 'lanes', lane)
+    if saving() and saving().lane == lane then end_saving() end
+  end
 end
 
 local function stand(lane, member, rank, is_in)

@@ -78,11 +78,6 @@ local function give_gpu(node, g)
   table.insert(node.gpus_free, node.gpus_open, g)
 end
 
--- Hints in the inbox: 1 look for work (one is enough), 2 there is an order.
-local function ping(uid)
-  if redis.call('LLEN', key('inbox', uid)) == 0 then redis.call('RPUSH', key('inbox', uid), 1) end
-end
-
 -- How many tasks of the lane fit into what is free.
 local function room(need, node)
   local n = math.floor(node.cpus_free / need.cpus)
@@ -111,7 +106,8 @@ local function offer_lane(j, lane, tasks)
       and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), idle[i]) == 1) then
       redis.call('ZREM', P .. 'idle', idle[i])
       ping(idle[i])
-      tasks = tasks - room(need, node)
+      -- One that saves room may refuse them.
+      if not (saving() and saving().node == idle[i]) then tasks = tasks - room(need, node) end
     end
   end
   if tasks > 0 and j.unfit == 0 then served_lane[lane] = true end
