@@ -37,15 +37,15 @@ def read_limits(store: StoreCore, jobs: Sequence[JobInfo] = ()) -> Limits:
     owners |= {name[6:] for name in caps if name.startswith("owner:") and name != "owner:*"}
     ordered = sorted(owners)
     rates = sorted({rate for rate in (terms_of_lane(job.lane).rate for job in jobs) if rate})
-    node, wide = store.link.command("HMGET", prefix + "saving", "node", "job")
-    saving = (decoded(node), int(wide)) if node else None
+    saves = store.link.command("HGET", store.keys.meta, "saving")
+    node, job = decoded(saves).split("|")[:2] if saves else ("", "0")
     ask = [("HGET", _own(store, owner), "cpus") for owner in ordered]
     ask += [("GET", f"{prefix}rate:{rate}") for rate in rates]
     found = store.link.pipeline(ask) if ask else []
     cpus = {owner: int(n or 0) for owner, n in zip(ordered, found, strict=False)}
     times = zip(rates, found[len(ordered) :], strict=True)
     rates_at = {rate: float(at or 0) / 1000 for rate, at in times}
-    return Limits(caps, _numbers(used), cpus, rates_at, saving)
+    return Limits(caps, _numbers(used), cpus, rates_at, (node, int(job)) if node else None)
 
 
 def read_use(store: StoreCore, owner: str, *, now: float) -> float:

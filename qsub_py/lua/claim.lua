@@ -174,49 +174,40 @@ local function take(j, need, class, may)
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
     mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class,
-    licenses = need.licenses, owner = need.owner, charge = first_charge(j)}
+    licenses = need.licenses, owner = need.owner, charge = j.charge}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
-  if need.rate ~= '' then spend_rate(need.rate, count) end
+  if need.rate ~= '' then policy().spend_rate(need.rate, count) end
   batches[#batches + 1] = b
   if class > 0 or not is_ready(j) or plain(j) <= 0 then enlist(j) end
   return true
 end
 
-local function rank_of(lane) return tonumber(redis.call('ZSCORE', P .. 'lanes', lane) or math.huge) end
-
--- Whether the node could run a task of the lane when all that it runs now has ended.
-local function suits(need)
-  local _, shut = string.gsub(node.gpus_busy, '%d+', '')
-  return may_serve(need, node) and need.gpus <= node.gpus - shut and booked_mem(need, node) <= node.mem
-end
-
--- Whether somebody else saves already, for this lane or one of better rank; then also for those behind.
-local others_save = false
-local function is_saved(lane)
-  local s = saving()
-  if others_save or not s or s.node == uid or rank_of(s.lane) > rank_of(lane) then return others_save end
-  others_save = redis.call('ZSCORE', P .. 'nodes', s.node)
-    and redis.call('HGET', key('node', s.node), 'state') == 'up'
-  return others_save
-end
-
 -- Save room for the head of a lane that does not fit now. Returns what this node may give to lanes
 -- behind it: what is over when the head and all that started since are there. nil: it does not save.
+-- Whoever meets a lane for which another saves need not look at those behind.
+local others_save = false
 local function save_room(lane, need)
-  if not suits(need) or is_saved(lane) or may_hold(lane, need) == 0 then return nil end
-  local j = head(lane)
-  if not j then return nil end
+  local _, shut = string.gsub(node.gpus_busy, '%d+', '')
+  local mem = booked_mem(need, node)
+  -- It must fit when all that runs here now has ended.
+  if others_save or not may_serve(need, node) or need.gpus > node.gpus - shut or mem > node.mem then return nil end
+  local function rank_of(name) return tonumber(redis.call('ZSCORE', P .. 'lanes', name) or math.huge) end
   local s = saving()
+  if s and s.node ~= uid and rank_of(s.lane) <= rank_of(lane) then
+    others_save = redis.call('ZSCORE', P .. 'nodes', s.node)
+      and redis.call('HGET', key('node', s.node), 'state') == 'up'
+    if others_save then return nil end
+  end
+  local j = may_hold(lane, need) > 0 and head(lane)
+  if not j then return nil end
   if not (s and s.lane == lane and s.node == uid) then
     if s then end_saving(uid) end
-    local slot = tonumber(redis.call('HGET', key('node', uid), 'slotseq') or 0)
-    saved = {lane = lane, node = uid, job = j.id, slot = slot}
-    redis.call('HSET', P .. 'saving', 'lane', lane, 'node', uid, 'job', j.id, 'slot', slot)
+    local slot = redis.call('HGET', key('node', uid), 'slotseq') or '0'
+    saved = {node = uid, job = j.id, slot = tonumber(slot), lane = lane}
+    redis.call('HSET', KEYS[1], 'saving', table.concat({uid, j.id, slot, lane}, '|'))
   end
-  local _, shut = string.gsub(node.gpus_busy, '%d+', '')
-  local over = {cpus = node.cpus - need.cpus, mem = node.mem - booked_mem(need, node),
-    gpus = node.gpus - shut - need.gpus}
+  local over = {cpus = node.cpus - need.cpus, mem = node.mem - mem, gpus = node.gpus - shut - need.gpus}
   local slots = redis.call('HKEYS', key('slots', uid))
   for k = 1, #slots do
     if tonumber(slots[k]) > saved.slot then
@@ -228,16 +219,6 @@ local function save_room(lane, need)
   return over
 end
 
-local function is_over(over, need)
-  return need.cpus <= over.cpus and booked_mem(need, node) <= over.mem and need.gpus <= over.gpus
-end
-
--- What was saved for is taken, or passed over for another reason than room.
-local function leave_saving(lane, took)
-  local s = saving()
-  if s and s.lane == lane and (took or s.node == uid) then end_saving(uid) end
-end
-
 -- Lanes by the rank of their heads; at most 64 are looked at, the next claim goes on from there.
 local from = tonumber(redis.call('HGET', key('node', uid), 'lane_from') or 0)
 local lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
@@ -246,7 +227,8 @@ if node.state == 'up' then
   while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j, class, member
-    local is_free = fits(need, node) and (not over or is_over(over, need))
+    local is_free = fits(need, node) and (not over or need.cpus <= over.cpus
+      and booked_mem(need, node) <= over.mem and need.gpus <= over.gpus)
     local may = is_free and may_hold(lanes[i], need) or 0
     local saves = not is_free and not over and save_room(lanes[i], need)
     over = over or saves or nil
@@ -257,7 +239,9 @@ if node.state == 'up' then
     if took and over then
       over.cpus, over.mem, over.gpus = over.cpus - need.cpus, over.mem - booked_mem(need, node), over.gpus - need.gpus
     end
-    if not saves then leave_saving(lanes[i], took) end
+    local s = saving()
+    -- What was saved for is taken, or passed over for another reason than room.
+    if s and not saves and s.lane == lanes[i] and (took or s.node == uid) then end_saving(uid) end
     if not took then i = i + 1
     elseif lanes[i + 1] then
       -- Another lane's head may rank before what this lane now has in front.
@@ -280,7 +264,8 @@ redis.call('HSET', key('node', uid), 'lane_from', (has_room and #lanes == 64 and
 if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
 local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 due = tonumber(due[2] or 0)
-if rate_soon and (due == 0 or rate_soon < due) then due = rate_soon end
+local soon = built and built.rate_soon
+if soon and (due == 0 or soon < due) then due = soon end
 local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, due}, {}
 for k = 1, #batches do
   slots[k] = batches[k].slot

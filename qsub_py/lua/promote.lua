@@ -48,7 +48,7 @@ local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 local next_beat = redis.call('ZRANGEBYSCORE', P .. 'beats', '(' .. NOW, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 local soon = tonumber(next_due[2] or next_beat[2] or 0)
 if next_beat[2] then soon = math.min(soon, tonumber(next_beat[2])) end
-local next_rate = wake_rates()
+local next_rate = policy().wake_rates()
 if next_rate and (soon == 0 or next_rate < soon) then soon = next_rate end
 local reply = {budget <= 0 and SLICE or #due, soon}
 local beats = redis.call('ZRANGEBYSCORE', P .. 'beats', '-inf', NOW, 'LIMIT', 0, 16)

@@ -66,7 +66,7 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
     book_batch(uid, {slot = slot, job = j.id, first = first, count = count, attempt = attempt, epoch = epoch,
       start = NOW, cpus = lane.cpus, mem = booked_mem(lane, node), gpus = devices(lane.gpus, gpus),
       left = taken, mask = taken < count and mask or '', class = class,
-      licenses = lane.licenses, owner = lane.owner, charge = first_charge(j)}, node)
+      licenses = lane.licenses, owner = lane.owner, charge = j.charge}, node)
   end
   settle(j)
   return mask

@@ -91,3 +91,34 @@ def test_a_rate(cluster_env: Env, tmp_path: Path) -> None:
     wait_until(lambda: "RateLimit" in cluster_env.run("qstat", "--why", slow).stdout)
     assert "web:1/h" in cluster_env.run("qstat", "--why", slow).stdout
     assert "is no rate" in refused(cluster_env, "qsub", "--rate", "fast", "true")
+
+
+def test_a_wide_job_on_two_nodes(cluster_env: Env, tmp_path: Path) -> None:
+    """Narrow jobs come without end; one node keeps room for the wide one, the other works on."""
+    cluster_env.start_node("n2", cpus=2)
+    cluster_env.run("qnode", "limits", "license:seat=3")
+    line = f"while ! test -e {tmp_path}/$QSUB_JOB_ID; do sleep 0.05; done"
+
+    def narrow() -> str:
+        return cluster_env.run("qsub", "--wrap", line).stdout.strip()
+
+    def state(job: str) -> str:
+        return cluster_env.run("qstat", "-a", "-o", "%t", "--noheader", job).stdout.strip()
+
+    first = [narrow() for _ in range(4)]
+    wait_until(lambda: all(state(job) == "R" for job in first))
+    words = ["--cpus", 2, "-L", "seat:2", "--rate", "60/m", "true"]
+    wide = cluster_env.run("qsub", *words).stdout.strip()
+    stream = [narrow() for _ in range(6)]
+    for number, job in enumerate(first):
+        (tmp_path / job).touch()
+        wait_until(lambda job=job: state(job) == "CD")
+        if number == 0:
+            wait_until(lambda: f"room for job {wide}" in
+                       cluster_env.run("qstat", "--why", stream[-1]).stdout)  # fmt: skip
+            assert "keeps room for it" in cluster_env.run("qstat", "--why", wide).stdout
+    assert cluster_env.run("qwait", wide).returncode == 0
+    wait_until(lambda: sum(state(job) == "R" for job in stream) == 4)
+    assert all(state(job) != "CD" for job in stream)
+    for job in stream:
+        (tmp_path / job).touch()

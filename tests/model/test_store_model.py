@@ -235,11 +235,11 @@ class Machine(RuleBasedStateMachine):
     def _check_idle(self, name: str) -> None:
         """What a node left is nothing for it, or behind a job that it keeps room for."""
         left = self.model.claimable(name)
-        saving = self.cluster.dump()
-        if saving.get("saving/node") == self.cluster.nodes[list(NODES).index(name)].uid:
-            lanes = {n[6:]: rank for n, rank in saving.items() if n.startswith("lanes/")}
-            first = lanes[saving["saving/lane"]]
-            left = [job for job in left if int(saving[f"j:{job}/rank"]) < first]
+        rows = self.cluster.dump()
+        node, _, _, lane = rows.get("meta/saving", "|||").split("|", 3)
+        if node == self.cluster.nodes[list(NODES).index(name)].uid:
+            first = rows[f"lanes/{lane}"]
+            left = [job for job in left if int(rows[f"j:{job}/rank"]) < first]
         assert left == []
 
     def refused(self, node: Node) -> None:

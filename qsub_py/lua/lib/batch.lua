@@ -145,7 +145,8 @@ local function leave(j, b, codes)
     redis.call('SETRANGE', key('st', j.id), b.first, table.concat(out))
   end
   write_retries(j)
-  if unbegun > 0 then return_rate(class_lane(j, b.class) or j.lane, unbegun) end
+  local rate = unbegun > 0 and parse_lane(j.lane).rate or ''
+  if rate ~= '' then policy().spend_rate(rate, -unbegun) end
   b.count, b.left, b.mask = stays, b.left - accepted, table.concat(keeps, '', 1, stays)
   local i = 1
   while i <= #again do

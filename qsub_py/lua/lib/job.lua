@@ -17,6 +17,8 @@ local function load(id)
     if TEXT[JOB[i]] then j[JOB[i]] = row[i] or '' else j[JOB[i]] = tonumber(row[i] or 0) end
     j.was[JOB[i]] = j[JOB[i]]
   end
+  -- Seconds that its owner pays for each cpu at a claim.
+  j.charge = j.time > 0 and math.ceil(math.min(60, j.time)) or 60
   return j
 end
 

@@ -1,12 +1,15 @@
 -- Room that one node keeps for the first job that does not fit, so that narrow ones do not starve it:
--- hash `saving` lane, node, job, slot (its last one then). There is one in the cluster. It holds while that node has its
+-- `saving` in meta, "node|job|slot (its last one then)|lane". There is one in the cluster. It holds while that node has its
 -- lease and is up, and until a task of the lane is taken anywhere or the lane is gone.
 local saved
 
 local function saving()
   if saved == nil then
-    local row = redis.call('HMGET', P .. 'saving', 'lane', 'node', 'job', 'slot')
-    saved = row[1] and {lane = row[1], node = row[2], job = row[3], slot = tonumber(row[4])} or false
+    saved = false
+    if meta[7] then
+      local node, job, slot, lane = string.match(meta[7], '^([^|]*)|(%d+)|(%d+)|(.*)$')
+      saved = {node = node, job = job, slot = tonumber(slot), lane = lane}
+    end
   end
   return saved
 end
@@ -19,12 +22,7 @@ end
 -- Give it up; the node that saved has refused work meanwhile, so it looks again.
 local function end_saving(by)
   local node = saving().node
-  redis.call('DEL', P .. 'saving')
+  redis.call('HDEL', KEYS[1], 'saving')
   saved = false
   if node ~= by and redis.call('ZSCORE', P .. 'nodes', node) then ping(node) end
-end
-
--- A node starts nothing more, or is gone.
-local function stop_saving(uid)
-  if saving() and saving().node == uid then end_saving(uid) end
 end
