@@ -9,7 +9,7 @@ local function parse_lane(lane)
   local part = {}
   for word in string.gmatch(lane .. '|', '([^|]*)|') do part[#part + 1] = word end
   return {cpus = tonumber(part[1]), mem = tonumber(part[2]), gpus = tonumber(part[3]), queue = part[4],
-    python = part[5], nodelist = part[6], owner = part[7], exclude = part[8] or '',
+    python = part[5], nodelist = part[6], owner = part[7] or '', exclude = part[8] or '',
     constraint = part[9] or '', licenses = part[10] or '', rate = part[11] or ''}
 end
 

@@ -150,8 +150,10 @@ end
 
 -- Charge the owner of a batch for cpus that it holds from now on (or fewer), and for seconds of them.
 local function charge(b, cpus, seconds)
+  if b.owner == '' then return end
   local o = load_owner(b.owner)
-  o.cpus, o.used, o.is_changed = math.max(0, o.cpus + cpus), math.max(0, o.used + b.cpus * seconds), true
+  o.cpus, o.used = math.max(0, o.cpus + cpus), math.max(0, o.used + b.cpus * seconds)
+  o.is_changed, o.is_freed = true, o.is_freed or cpus < 0
 end
 
 local function book_terms(b)
@@ -159,11 +161,9 @@ local function book_terms(b)
   if b.licenses ~= '' then policy().hold_licenses(b, 1) end
 end
 
--- What was booked by a version that knew no owners is not freed.
+-- What a version booked that knew no owners is not freed.
 local function free_terms(b)
-  if b.owner == '' then return end
   charge(b, -b.cpus, math.max(0, NOW - tonumber(b.start)) / 1000 - b.charge)
-  owners[b.owner].is_freed = true
   if b.licenses ~= '' then policy().hold_licenses(b, -1) end
 end
 
