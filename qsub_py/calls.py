@@ -30,9 +30,10 @@ _lock = threading.Lock()
 def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     """Run `fn(*args, **kwargs)` on a node and return its Future.
 
-    The keywords cpus, mem, gpus, time, name, priority, queue, nodelist, python, env, limit,
-    ship, ship_ignore, fetch, retries, backoff, retry_on, on_oom, on_timeout and signal are those
-    of `Executor`; all others go to `fn`. Raises TypeError when `fn` could take one of them itself.
+    The keywords cpus, mem, gpus, time, name, priority, queue, nodelist, exclude, constraint,
+    licenses, rate, python, env, limit, ship, ship_ignore, fetch, retries, backoff, retry_on,
+    on_oom, on_timeout and signal are those of `Executor`; all others go to `fn`. Raises
+    TypeError when `fn` could take one of them itself.
     """
     global _default
     if not kwargs or OPTIONS.isdisjoint(kwargs):

@@ -16,6 +16,8 @@ from qsub_py.globs import check_glob
 from qsub_py.model import JobSpec, Segments
 from qsub_py.policy import Notice, Retry
 from qsub_py.policy_text import Asked, read_notice, read_retry
+from qsub_py.terms import Terms
+from qsub_py.terms_text import AskedTerms, parse_nodes, read_terms
 from qsub_py.text import check_name
 from qsub_py.units import parse_duration, parse_size
 
@@ -38,6 +40,7 @@ class Resources:
     priority: int = 0
     queue: str = "main"
     nodelist: tuple[str, ...] = ()
+    terms: Terms | None = None
     python: str = ""
     env: tuple[tuple[str, str], ...] = ()
     limit: int = 0
@@ -61,6 +64,10 @@ def read_resources(
     priority: int = 0,
     queue: str | None = None,
     nodelist: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    constraint: str | None = None,
+    licenses: str | Sequence[str] = (),
+    rate: str | None = None,
     python: str = "",
     env: Mapping[str, str] | None = None,
     limit: int = 0,
@@ -82,14 +89,9 @@ def read_resources(
     """
     mem = config.job.mem if mem is None else mem
     time = config.job.time if time is None else time
-    names = nodelist.split(",") if isinstance(nodelist, str) else nodelist
     mem_bytes = _read(parse_size, mem, "mem") if isinstance(mem, str) else _whole(mem, "mem")
     time_s = _read(parse_duration, time, "time") if isinstance(time, str) else _seconds(time)
-    asked = Asked(
-        None if retries is None else _whole(retries, "retries"), _text(backoff, after="s"),
-        retry_on if isinstance(retry_on, str) or retry_on is None else ",".join(retry_on),
-        _text(on_oom, "mem*"), _text(on_timeout, "time*"), signal, dashes="",
-    )  # fmt: skip
+    asked = _on_failure(retries, backoff, retry_on, on_oom, on_timeout, signal)
     return Resources(
         cpus=_whole(config.job.cpus if cpus is None else cpus, "cpus", least=1),
         mem_bytes=mem_bytes,
@@ -98,18 +100,42 @@ def read_resources(
         name=name,
         priority=_whole(priority, "priority", least=-(10**6)),
         queue=check_name(config.job.queue if queue is None else queue, what="queue"),
-        nodelist=tuple(check_name(node, what="node") for node in names if node),
+        nodelist=parse_nodes(",".join(_several(nodelist))) if nodelist else (),
+        terms=read_terms(AskedTerms(_several(exclude), constraint, _several(licenses), rate, "")),
         python=os.path.expanduser(python),
         env=tuple(sorted((str(key), str(value)) for key, value in (env or {}).items())),
         limit=_whole(limit, "limit"),
         ship=_texts(ship),
         ship_ignore=_texts(ship_ignore),
         fetch=tuple(check_glob(pattern) for pattern in _texts(fetch)),
-        file_limits=(parse_size(config.job.ship_limit), parse_size(config.job.fetch_limit),
-                     parse_size(config.job.fetch_total)),
+        file_limits=_file_limits(config),
         retry=read_retry(asked, mem_bytes=mem_bytes, time_s=time_s, requeue=True),
         notice=read_notice(asked, time_s=time_s),
+    )
+
+
+def _file_limits(config: Config) -> tuple[int, int, int]:
+    job = config.job
+    return parse_size(job.ship_limit), parse_size(job.fetch_limit), parse_size(job.fetch_total)
+
+
+def _on_failure(
+    retries: int | None,
+    backoff: str | float | None,
+    retry_on: str | Sequence[str] | None,
+    on_oom: str | float | None,
+    on_timeout: str | float | None,
+    signal: str | None,
+) -> Asked:
+    return Asked(
+        None if retries is None else _whole(retries, "retries"), _text(backoff, after="s"),
+        retry_on if isinstance(retry_on, str) or retry_on is None else ",".join(retry_on),
+        _text(on_oom, "mem*"), _text(on_timeout, "time*"), signal, dashes="",
     )  # fmt: skip
+
+
+def _several(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if value and isinstance(value, str) else tuple(value)
 
 
 def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -177,6 +203,7 @@ def call_spec(
         time_s=resources.time_s,
         queue=resources.queue,
         nodelist=resources.nodelist,
+        terms=resources.terms,
         ship=tuple(parcel.ship for parcel in parcels),
         fetch=resources.fetch,
         fetch_bytes=resources.file_limits[1] if resources.fetch else 0,

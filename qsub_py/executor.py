@@ -45,14 +45,14 @@ class Executor(concurrent.futures.Executor):
 
     All keywords of `submit` and `map` go to the function; what a call needs is said here:
     `cpus`, `mem` ("4G" or bytes), `gpus`, `time` ("1h" or seconds), and `name`, `priority`,
-    `queue`, `nodelist`, `python` (an interpreter), `env` (variables to add), `limit` (at
-    most so many calls of a function at once), `ship` (files and folders that each call finds
-    in its private directory, as they are when the first call is submitted), `ship_ignore`
-    (what of them is left out, as in .gitignore), `fetch` (patterns of the files that come
-    back: see `Job.fetch`), `retries`, `backoff`, `retry_on`, `on_oom`, `on_timeout` and
-    `signal` (as the options of qsub). A function travels once, with what it
-    refers to, and again when that has changed after a second or more. Raises SpecError,
-    ConfigError, StoreUnavailable.
+    `queue`, `nodelist`, `exclude`, `constraint`, `licenses` ("matlab:1"), `rate` ("10/m"), `python`
+    (an interpreter), `env` (variables to add), `limit` (at most so many calls of a function at
+    once), `ship` (files and folders that each call finds in its private directory, as they are
+    when the first call is submitted), `ship_ignore` (what of them is left out, as in
+    .gitignore), `fetch` (patterns of the files that come back: see `Job.fetch`), `retries`,
+    `backoff`, `retry_on`, `on_oom`, `on_timeout` and `signal` (as the options of qsub). A
+    function travels once, with what it refers to, and again when that has changed after a
+    second or more. Raises SpecError, ConfigError, StoreUnavailable.
     """
 
     def __init__(
@@ -66,6 +66,10 @@ class Executor(concurrent.futures.Executor):
         priority: int = 0,
         queue: str | None = None,
         nodelist: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
+        constraint: str | None = None,
+        licenses: str | Sequence[str] = (),
+        rate: str | None = None,
         python: str = "",
         env: Mapping[str, str] | None = None,
         limit: int = 0,
@@ -84,8 +88,9 @@ class Executor(concurrent.futures.Executor):
         self._client = client or clients.shared()
         self._resources = read_resources(
             self._client.config, cpus=cpus, mem=mem, gpus=gpus, time=time, name=name,
-            priority=priority, queue=queue, nodelist=nodelist, python=python, env=env, limit=limit,
-            ship=ship, ship_ignore=ship_ignore, fetch=fetch,
+            priority=priority, queue=queue, nodelist=nodelist, exclude=exclude,
+            constraint=constraint, licenses=licenses, rate=rate, python=python, env=env,
+            limit=limit, ship=ship, ship_ignore=ship_ignore, fetch=fetch,
             retries=retries, backoff=backoff, retry_on=retry_on, on_oom=on_oom,
             on_timeout=on_timeout, signal=signal,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 All keys share one hash tag and the schema number, so a cluster of keys lives in one slot and
 an old schema is never misread. The Lua files build the same names from the prefix they get.
 
-    meta             hash    schema runid epoch job clk served rec_until, ...
+    meta             hash    schema runid epoch job clk served rec_until, caps, saving, ...
     tok:<token>      string  job id a submission with this token made
     j:<id>           hash    one job: spec, counters, flags
     st:<id>          string  one byte a task: state * 16 + min(attempt, 15); grows as it goes
@@ -39,6 +39,13 @@ an old schema is never misread. The Lua files build the same names from the pref
     lanes            zset    lane -> rank of its head (lower runs first)
     lane:<lane>      zset    job id, or "id:class" -> rank
     active, ended    zset    job id -> id, job id -> ms it ended
+    limits           hash    "license:<name>" -> how many there are, "owner:<name>" -> most cpus
+    lic_used         hash    licence -> how many batches hold
+    lic_wait:<name>  set     lanes that were passed over for want of it
+    own:<owner>      hash    cpus held now, cpu seconds used (halved each week) at ms, waits
+    own_wait:<owner> set     lanes that were passed over because of the owner's cap
+    rate:<rate>      string  ms at which the next task of "name:tasks/ms" may start (expires)
+    rate_due         zset    lane that waits for its rate -> ms it may go on
     open             zset    open job id -> served ms its client's lease ends
     due              zset    job id -> ms it may begin, or its next retry may
     todo             list    fan-outs that are not finished

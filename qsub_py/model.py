@@ -17,6 +17,7 @@ from qsub_py.nodeinfo import NodeInfo as NodeInfo
 from qsub_py.policy import Notice, Retry
 from qsub_py.states import WORST_FIRST as WORST_FIRST
 from qsub_py.states import State as State
+from qsub_py.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ class JobSpec:
     sweep: dict[str, Any] = field(default_factory=dict)
     #: A task whose file of this pattern is there has nothing to do.
     skip_if_exists: str = ""
+    #: Which nodes, licences and rate; None: any, none and any.
+    terms: Terms | None = None
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -168,14 +171,15 @@ class JobSpec:
         raw["segments"] = Segments(tuple(tuple(part) for part in raw["segments"]["parts"]))
         raw["ship"] = tuple(Ship(**part) for part in raw.get("ship", ()))
         raw["fetch"] = tuple(raw.get("fetch", ()))
-        for name, read in (("retry", Retry.from_json), ("notice", lambda part: Notice(**part))):
+        for name, read in (("retry", Retry.from_json), ("notice", lambda part: Notice(**part)),
+                           ("terms", Terms.from_json)):  # fmt: skip
             raw[name] = read(raw[name]) if raw.get(name) else None
         return cls(**raw)
 
 
 #: Fields of a spec that version 0.1 did not know.
 _NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice",
-          "sweep", "skip_if_exists")  # fmt: skip
+          "sweep", "skip_if_exists", "terms")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

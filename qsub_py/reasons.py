@@ -11,7 +11,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from qsub_py.limits import Limits, blocked
 from qsub_py.model import JobInfo, NodeInfo, State
+from qsub_py.terms import NO_TERMS, Terms, meets, terms_of_lane
 from qsub_py.units import format_size
 
 
@@ -25,6 +27,7 @@ class Need:
     queue: str = "main"
     nodelist: tuple[str, ...] = ()
     python_minor: str = ""
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,20 @@ class Why:
 
 def need_of(job: JobInfo) -> Need:
     """Return what the tasks of `job` need; what is only in its lane is read from there."""
-    # cpus|mem|gpus|queue|python|nodelist|owner: see store.lane_of
+    # cpus|mem|gpus|queue|python|nodelist|...: see node.lua
     lane = [*job.lane.split("|"), *[""] * 7]
     nodelist = tuple(name for name in lane[5].split(",") if name)
-    return Need(job.cpus, job.mem_bytes, job.gpus, job.queue, nodelist, lane[4])
+    terms = terms_of_lane(job.lane)
+    return Need(job.cpus, job.mem_bytes, job.gpus, job.queue, nodelist, lane[4], terms)
 
 
 def explain(
-    job: JobInfo, nodes: Sequence[NodeInfo], *, now: float, line: Line | None = None
+    job: JobInfo,
+    nodes: Sequence[NodeInfo],
+    *,
+    now: float,
+    line: Line | None = None,
+    limits: Limits | None = None,
 ) -> Why | None:
     """Return why `job` has waiting tasks that do not start, None when it has none."""
     if job.has_ended or not job.counts.get(State.PENDING):
@@ -79,26 +88,34 @@ def explain(
     if job.later and job.later == job.counts.get(State.PENDING):
         wait = max(0, int(job.later_at - now)) + 1
         return Why("BeginTime", f"{_tasks(job.later)} failed; the next try is in {wait} s")
-    return _by_nodes(job, nodes, line.before(job) if line else 0)
+    return _by_nodes(job, nodes, line.before(job) if line else 0, limits or Limits(), now)
 
 
 def _tasks(count: int) -> str:
     return "its task" if count == 1 else f"{count} tasks"
 
 
-def _by_nodes(job: JobInfo, nodes: Sequence[NodeInfo], before: int) -> Why:
+def _by_nodes(
+    job: JobInfo, nodes: Sequence[NodeInfo], before: int, limits: Limits, now: float
+) -> Why:
     need = need_of(job)
     live = [node for node in nodes if node.state in ("up", "draining")]
     if not live:
         return Why("ReqNodeNotAvail", "no node is running; start one with `qnode start`",
-                   _described(job, need, nodes))  # fmt: skip
-    details = _described(job, need, nodes)
+                   _described(job, need, nodes, limits))  # fmt: skip
+    details = _described(job, need, nodes, limits)
     complaint = capacity_complaint(need, live)
     if complaint:
         return Why("Resources", complaint, details)
-    obstacles = [_obstacle(job, need, node) for node in live]
+    obstacles = [_obstacle(job, need, node, limits) for node in live]
     if all(obstacle is not None and not obstacle.will_pass for obstacle in obstacles):
         return Why("ReqNodeNotAvail", "no running node can take it", details)
+    limited = blocked(job, limits, now=now)
+    if limited:
+        return Why(*limited, details)
+    saver = next((n.name for n in live if limits.saving == (n.uid, job.id)), "")
+    if saver:
+        return Why("Resources", f"node {saver} keeps room for it", details)
     passing = [obstacle for obstacle in obstacles if obstacle is None or obstacle.will_pass]
     if all(obstacle is not None and obstacle.is_outside for obstacle in passing):
         return Why("GpuBusyOutside", "processes outside of the queue use the gpus", details)
@@ -144,17 +161,19 @@ def _stands_in_line(job: JobInfo) -> bool:
     return pending > 0 and not (is_stopped or is_full)
 
 
-def _described(job: JobInfo, need: Need, nodes: Sequence[NodeInfo]) -> tuple[tuple[str, str], ...]:
+def _described(
+    job: JobInfo, need: Need, nodes: Sequence[NodeInfo], limits: Limits
+) -> tuple[tuple[str, str], ...]:
     pairs = []
     for node in nodes:
-        obstacle = _obstacle(job, need, node)
+        obstacle = _obstacle(job, need, node, limits)
         pairs.append((node.name, obstacle.sentence if obstacle else "has room for it"))
     known = {node.name for node in nodes}
     pairs += [(name, "does not run") for name in need.nodelist if name not in known]
     return tuple(pairs)
 
 
-def _obstacle(job: JobInfo, need: Need, node: NodeInfo) -> Obstacle | None:
+def _obstacle(job: JobInfo, need: Need, node: NodeInfo, limits: Limits) -> Obstacle | None:
     """Return what keeps the job from this node now, the lasting before the passing."""
     lasting = (
         _state_obstacle(node)
@@ -167,6 +186,8 @@ def _obstacle(job: JobInfo, need: Need, node: NodeInfo) -> Obstacle | None:
     busy = _busy(need, node)
     if busy:
         return Obstacle(busy, will_pass=True)
+    if limits.saving and limits.saving[0] == node.uid and limits.saving[1] != job.id:
+        return Obstacle(f"is saving room for job {limits.saving[1]}", will_pass=True)
     shut = gpus_outside(node) if need.gpus > len(_open_gpus(node)) else ""
     return Obstacle(shut, will_pass=True, is_outside=True) if shut else None
 
@@ -182,6 +203,10 @@ def _state_obstacle(node: NodeInfo) -> str:
 def _place_obstacle(need: Need, node: NodeInfo) -> str:
     if need.nodelist and node.name not in need.nodelist:
         return "is not in the job's --nodelist"
+    if node.name in need.terms.exclude:
+        return "is excluded by the job's --exclude"
+    if not meets(need.terms.constraint, node.features):
+        return f"has not the features {need.terms.constraint}"
     if node.queues and need.queue not in node.queues:
         return f"does not serve queue {need.queue}"
     if need.python_minor and node.pythons and need.python_minor not in node.pythons:

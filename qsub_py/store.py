@@ -15,9 +15,11 @@ from qsub_py.errors import JobNotFound, StoreError, StoreMismatch
 from qsub_py.model import JobSpec, State, Submission
 from qsub_py.store_core import INLINE_BYTES
 from qsub_py.store_files import ShipLost, full, piece_count, ship_name
+from qsub_py.store_limits import check_licenses
 from qsub_py.store_link import Argument, Link
 from qsub_py.store_rows import CancelReply, ResultEntry, StoreHealth, decoded
 from qsub_py.store_views import StoreViews
+from qsub_py.terms import lane_parts
 from qsub_py.waits import Group
 
 #: What `rerun_tree` runs again.
@@ -67,7 +69,8 @@ class Store(StoreViews):
     def submit(self, sub: Submission) -> tuple[int, bool]:
         """Create the job and return (id, whether it is new).
 
-        StoreBusy when memory is short, ShipLost when files of it are not there.
+        StoreBusy when memory is short, ShipLost when files of it are not there, SpecError when
+        there are not so many licences.
         """
         spec, blobs, function = sub.spec, "", sub.function
         shown: dict[str, Argument] = {
@@ -81,10 +84,13 @@ class Store(StoreViews):
             shown["fnblob"], function = blobs, b""
         shown |= self._sweep_fields(sub)
         blobs = ",".join(filter(None, (blobs, str(shown.get("rows", "")))))
+        if spec.terms and spec.terms.licenses and self.find_key(sub.token) is None:
+            check_licenses(self, spec.terms.licenses)
         reply = self._call(
             "schedule" if sub.plan else "submit", sub.token, sub.uid, sub.spec_bytes,
-            sub.signature, sub.count, lane_of(spec), sub.priority, sub.limit, int(sub.is_held),
-            int(sub.is_open), math.ceil(sub.begin_at * 1000), function, int(spec.requeue), blobs,
+            sub.signature, sub.count, lane_of(spec, sub.uid), sub.priority, sub.limit,
+            int(sub.is_held), int(sub.is_open), math.ceil(sub.begin_at * 1000), function,
+            int(spec.requeue), blobs,
             ",".join(f"{ship_name(s.sha)}:{piece_count(s.size)}" for s in spec.ship),
             *(sub.plan or ()), *(word for pair in shown.items() for word in pair),
         )  # fmt: skip
@@ -301,10 +307,10 @@ def round_up_mem(size: int) -> int:
     return -(-size // step) * step
 
 
-def lane_of(spec: JobSpec) -> str:
-    """Return the lane of a spec: "cpus|mem|gpus|queue|python|nodelist|owner"."""
+def lane_of(spec: JobSpec, uid: str) -> str:
+    """Return the lane of a spec: see node.lua; a rate of the job's own is called as its uid."""
     parts = (spec.cpus, round_up_mem(spec.mem_bytes), spec.gpus, spec.queue, spec.python_minor,
-             ",".join(spec.nodelist), spec.owner)  # fmt: skip
+             ",".join(spec.nodelist), spec.owner, *lane_parts(spec.terms, uid))  # fmt: skip
     return "|".join(str(part).replace("|", "_") for part in parts)
 
 

@@ -56,7 +56,7 @@ def alter(store: Store, job: JobInfo, change: Change) -> Altered:
     order = json.dumps({"op": "limit", "job": job.id, "uid": job.uid, "first": 0, "last": -1})
     reply = store._call(
         "alter", job.id, change.old_signature, int(change.is_for_pending), change.spec_bytes,
-        change.signature, lane_of(spec) if spec and change.is_for_pending else "",
+        change.signature, lane_of(spec, job.uid) if spec and change.is_for_pending else "",
         _said(change.priority), _said(change.limit),
         "" if change.begin_at is None else math.ceil(change.begin_at * 1000),
         order if change.has_new_time else "", *(word for pair in shown.items() for word in pair),

@@ -12,6 +12,7 @@ from qsub_py.shipping import describe as describe_parcel
 from qsub_py.sweep import Sweep, from_plain
 from qsub_py.sweep_fill import fill, text_of
 from qsub_py.sweep_rows import PageReader
+from qsub_py.terms import NO_TERMS, Terms, shown_rate
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration, format_size
 
@@ -36,6 +37,7 @@ def describe(draft: Draft) -> str:
         ("queue", spec.queue),
     ]
     rows += [("nodes", ", ".join(spec.nodelist))] if spec.nodelist else []
+    rows += terms_rows(spec.terms or NO_TERMS)
     rows += [("ships", describe_parcel(parcel)) for parcel in draft.parcels]
     rows += [("fetches", pattern) for pattern in spec.fetch]
     rows += [("again", periodic.describe(draft))] if draft.rule else []
@@ -97,6 +99,14 @@ def _needs(spec: JobSpec) -> str:
     memory = format_size(spec.mem_bytes) if spec.mem_bytes else "the node's share"
     limit = format_duration(spec.time_s) if spec.time_s else "none"
     return f"cpus {spec.cpus}, memory {memory}, gpus {spec.gpus}, time limit {limit}"
+
+
+def terms_rows(terms: Terms) -> list[tuple[str, str]]:
+    """Return what a job asks for beyond the size of a node, named."""
+    rows = [("not on", ",".join(terms.exclude)), ("constraint", terms.constraint),
+            ("licences", ",".join(terms.licenses)),
+            ("rate", shown_rate(terms.rate) if terms.rate else "")]  # fmt: skip
+    return [(name, value) for name, value in rows if value]
 
 
 def failure_lines(spec: JobSpec) -> list[str]:

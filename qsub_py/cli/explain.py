@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qsub_py import render
-from qsub_py.cli.dry_run import failure_lines
+from qsub_py.cli.dry_run import failure_lines, terms_rows
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
 from qsub_py.cli.starts import estimates, sentence
@@ -15,6 +15,7 @@ from qsub_py.cli.tree import needs
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.reasons import Line, explain
 from qsub_py.sweep import from_plain
+from qsub_py.terms import NO_TERMS
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration
 
@@ -29,7 +30,7 @@ def show_why(client: Client, scene: Scene) -> None:
     starting = estimates(client, scene, [found.job.id for found in scene.picked])
     for found in scene.picked:
         job = found.job
-        why = explain(job, scene.nodes, now=scene.now, line=line)
+        why = explain(job, scene.nodes, now=scene.now, line=line, limits=scene.limits)
         if why is None:
             print(safe(f"job {job.id} ({job.name}) {_condition(job, scene.now)}"))
             _print_nodes(tuple(job.unfit.items()))
@@ -101,6 +102,7 @@ def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[
         ("nodes", ",".join(job.nodes)), ("exit code", "" if code is None else str(code)),
         ("comment", spec.comment), ("account", spec.account),
     ]  # fmt: skip
+    pairs += terms_rows(spec.terms or NO_TERMS)
     pairs += [("on failure", line) for line in failure_lines(spec)]
     pairs += [(f"unfit {name}", sentence) for name, sentence in job.unfit.items()]
     return [(name, value) for name, value in pairs if value not in ("", "-")]

@@ -54,6 +54,10 @@ class Request:
     priority: str | None = None
     queue: str | None = None
     nodelist: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    constraint: str | None = None
+    licenses: tuple[str, ...] = ()
+    rate: str | None = None
     requeue: bool | None = None
     grace: str | None = None
     chdir: str | None = None
@@ -186,7 +190,15 @@ def _scheduling() -> list[click.Parameter]:
         _value(at, "--priority", metavar="N", help="Higher starts earlier (0)."),
         _value(at, "--queue", "-q", "-p", "--partition", metavar="NAME", help="Queue (main)."),
         _value(at, "--nodelist", "-w", metavar="NODE,...", multiple=True,
-               help="Run only on these nodes."),
+               help="Run only on these nodes: ws1, ws[1-3]."),
+        _value(at, "--exclude", "-x", metavar="NODE,...", multiple=True,
+               help="Run on any node but these."),
+        _value(at, "--constraint", "-C", metavar="FEATURE",
+               help="Run only on nodes with this feature: a, 'a&b', 'a|b'."),
+        _value(at, "--licenses", "-L", metavar="NAME[:N],...", multiple=True,
+               help="Hold so many of these while a task runs: see qnode limits."),
+        _value(at, "--rate", metavar="[NAME:]N/TIME",
+               help="Start at most so many tasks: 10/s, 10/m, 10/30s; all jobs of NAME together."),
         SectionOption(["--requeue/--no-requeue"], section=at, default=None,
                       help="Whether a task runs again when its node is lost (yes)."),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from qsub_py.errors import JobNotFound, PayloadError, SpecError
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.signing import sign
 from qsub_py.store_alter import Change, alter
+from qsub_py.terms import NO_TERMS
 from qsub_py.units import is_per_task, parse_begin
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _ALTERABLE = """
     name comment account cpus mem mem_per_cpu gpus gres time begin priority queue nodelist requeue
     grace output error retries backoff retry_on on_oom on_timeout requeue_exit signal
+    exclude constraint licenses rate
 """.split()  # noqa: SIM905 - a list of words is read as words
 #: What may change while tasks run; the store has the last two beside the spec.
 _ANY_TIME = ("time", "name", "comment", "account", "priority", "limit")
@@ -32,6 +34,7 @@ _BESIDE_SPEC = ("priority", "begin", "limit")
 #: Fields of the spec that are not called as their options.
 _FIELDS = {"mem": "mem_bytes", "mem_per_cpu": "mem_bytes", "gres": "gpus", "time": "time_s",
            "grace": "grace_s"}  # fmt: skip
+_TERMS = ("exclude", "constraint", "licenses", "rate")
 _FAILURE = ("retries", "backoff", "retry_on", "on_oom", "on_timeout", "requeue_exit")
 
 
@@ -170,8 +173,12 @@ def _altered(old: JobSpec, request: Request) -> JobSpec:
     # Memory per cpu is of the cpus that it has.
     request = replace(request, cpus=request.cpus or str(old.cpus))
     asked = spec.base(request, spec.Work(shown=old.name))
-    fields = {_FIELDS.get(name, name) for name in said - {*_BESIDE_SPEC, *_FAILURE, "signal"}}
+    elsewhere = {*_BESIDE_SPEC, *_FAILURE, *_TERMS, "signal"}
+    fields = {_FIELDS.get(name, name) for name in said - elsewhere}
     new = replace(old, **{field: getattr(asked, field) for field in fields})
+    if terms := spec.terms(request):
+        changed = {name: getattr(terms, name) for name in said & set(_TERMS)}
+        new = replace(new, terms=replace(old.terms or NO_TERMS, **changed))
     if said & {"output", "error"}:
         is_own = is_per_task if new.sweep is None else lambda _: True  # {lr} in it may tell
         spec.check_outputs(new, is_own)

@@ -160,6 +160,21 @@ def drain(names: tuple[str, ...], reason: str) -> None:
         common.hint(f"qnode: {node.name} drains; it still runs {node.running}")
 
 
+@qnode.command("limits")
+@click.argument("changes", nargs=-1, metavar="[KIND:NAME=N]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.options
+def limits(changes: tuple[str, ...], as_json: bool) -> None:
+    """Show what jobs may use at most, and set it.
+
+    license:matlab=4: of all jobs together; owner:ann=64: cpus that tasks of ann have at once;
+    owner:*=32: of everybody else. N `none` removes a limit.
+    """
+    from qsub_py.cli.limits import limits
+
+    limits(changes, as_json=as_json)
+
+
 @qnode.command("resume")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @common.options

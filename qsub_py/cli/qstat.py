@@ -18,8 +18,10 @@ from qsub_py.cli.shapes import LONG, SHORT, job_json, task_json
 from qsub_py.cli.shapes import rows as cells
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError
+from qsub_py.limits import Limits
 from qsub_py.model import JobInfo, NodeInfo, State, TaskInfo
 from qsub_py.reasons import Line, Why, explain
+from qsub_py.store_limits import read_limits
 from qsub_py.text import safe
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Scene:
     whys: dict[int, Why]
     nodes: tuple[NodeInfo, ...]
     now: float
+    limits: Limits
 
 
 @click.command("qstat", context_settings={"max_content_width": 100})
@@ -139,13 +142,14 @@ def look(client: Client, view: View) -> Scene:
     else:
         picked = [Picked(job) for job in active]
     picked = [found for found in picked if view.takes(found.job)]
+    limits = client.ask(lambda store: read_limits(store, [found.job for found in picked]))
     whys, line = {}, Line(active)
     for found in picked:
         # A job that runs explains itself; only what waits whole is asked why.
-        why = explain(found.job, store_nodes, now=now, line=line)
+        why = explain(found.job, store_nodes, now=now, line=line, limits=limits)
         if why is not None and found.job.state is State.PENDING:
             whys[found.job.id] = why
-    return Scene(tuple(picked), whys, tuple(store_nodes), now)
+    return Scene(tuple(picked), whys, tuple(store_nodes), now, limits)
 
 
 def _table(scene: Scene, view: View) -> render.Table:
@@ -168,7 +172,7 @@ def _show_tasks(client: Client, scene: Scene, *, as_json: bool, header: bool) ->
 
     groups = []
     for found in scene.picked:
-        why = explain(found.job, scene.nodes, now=scene.now)
+        why = explain(found.job, scene.nodes, now=scene.now, limits=scene.limits)
         tasks = list(tasks_of(client, found, all_params=as_json))
         groups.append((found.job, why.reason if why else "", tasks))
     if as_json:

@@ -1,6 +1,6 @@
-"""What qsub knows but does not take (yet): later options, and words of other batch systems.
+"""What qsub knows but does not take (yet): words of other batch systems.
 
-Three tables and the one-line refusals made from them. A word that two systems read in two ways
+Two tables and the one-line refusals made from them. A word that two systems read in two ways
 is refused with both readings, so that no job starts with a wrong meaning.
 """
 
@@ -9,19 +9,6 @@ from __future__ import annotations
 import re
 
 from qsub_py.errors import SpecError
-
-#: Ours, but of a later version.
-LATER = frozenset(
-    [
-        "-C",
-        "--constraint",
-        "-L",
-        "--licenses",
-        "--rate",
-        "-x",
-        "--exclude",
-    ]
-)
 
 #: Other systems' words -> (whose they are, what to write here).
 FOREIGN: dict[str, tuple[str, str]] = {
@@ -85,9 +72,7 @@ def is_foreign(word: str) -> bool:
 
 
 def check_word(option: str) -> None:
-    """Raise SpecError when `option` is of a later version or another system."""
-    if option in LATER:
-        raise SpecError(f"`{option}` is not supported yet", hint="leave it out")
+    """Raise SpecError when `option` is of another system."""
     if option == "-h":
         raise SpecError("`-h` could mean two things", hint="write --help or --hold")
     if option in FOREIGN:

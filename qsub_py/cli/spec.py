@@ -27,6 +27,8 @@ from qsub_py.errors import SpecError
 from qsub_py.model import ONE_TASK, JobSpec, Segments
 from qsub_py.policy import MAX_RETRIES
 from qsub_py.policy_text import Asked, read_notice, read_retry
+from qsub_py.terms import Terms
+from qsub_py.terms_text import AskedTerms, parse_nodes, read_terms
 from qsub_py.units import (
     check_name,
     check_pattern,
@@ -127,6 +129,7 @@ def build(
     parse = parse_limit if sweep is not None else parse_array
     array = _read("--array", parse, request.array) if request.array is not None else None
     spec = with_failure(_with_program(base(request, work), request, work, environ), request)
+    spec = replace(spec, terms=terms(request))
     if array is not None:
         spec = replace(spec, segments=array.segments, is_array=True)
     pages: tuple[bytes, ...] = ()
@@ -331,8 +334,13 @@ def check_outputs(
 
 
 def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:
-    names = [name.strip() for text in texts for name in text.split(",")]
-    return tuple(dict.fromkeys(_read("--nodelist", check_name, name) for name in names))
+    return _read("--nodelist", parse_nodes, ",".join(texts)) if texts else ()
+
+
+def terms(request: Request) -> Terms | None:
+    """Return on which terms it may start, None when nothing was said; raises SpecError."""
+    asked = AskedTerms(request.exclude, request.constraint, request.licenses, request.rate)
+    return read_terms(asked)
 
 
 def _text(text: str | None, option: str) -> str:

@@ -10,6 +10,7 @@ from qsub_py.cli import common
 from qsub_py.cli.periodic import plan_of
 from qsub_py.cli.spec import Draft
 from qsub_py.reasons import Need, capacity_complaint, fitting_nodes
+from qsub_py.terms import NO_TERMS
 from qsub_py.units import parse_begin
 from qsub_py.waits import NOTHING
 
@@ -95,7 +96,8 @@ def _send(client: Client, draft: Draft) -> int:
 
 def _advise(client: Client, spec: JobSpec) -> None:
     """Tell a person at once what will keep the job from starting."""
-    need = Need(spec.cpus, spec.mem_bytes, spec.gpus, spec.queue, spec.nodelist, spec.python_minor)
+    need = Need(spec.cpus, spec.mem_bytes, spec.gpus, spec.queue, spec.nodelist,
+                spec.python_minor, spec.terms or NO_TERMS)  # fmt: skip
     nodes = [node for node in client.store.nodes() if node.state in ("up", "draining")]
     if not nodes:
         common.hint("qsub: it waits: no node is running; start one here with `qnode start`")

@@ -12,6 +12,7 @@ from qsub_py.cli import common
 from qsub_py.cli.shapes import failed_count
 from qsub_py.model import JobInfo, State
 from qsub_py.reasons import explain
+from qsub_py.store_limits import read_limits
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -102,6 +103,8 @@ class _Poll:
         if time.monotonic() - self._asked_at > _WHY_EVERY_S:
             self._asked_at = time.monotonic()
             nodes = self._client.ask(lambda store: store.nodes(gone=True))
-            why = explain(job, nodes, now=self._client.ask(lambda store: store.now()))
+            limits = self._client.ask(lambda store: read_limits(store, [job]))
+            now = self._client.ask(lambda store: store.now())
+            why = explain(job, nodes, now=now, limits=limits)
             self._why = why.sentence if why else ""
         return self._why

@@ -8,6 +8,7 @@ local no = refusal(uid, ARGV[2], ARGV[3])
 if no then return {no} end
 tick()
 redis.call('ZREM', P .. 'idle', uid)
+if saving() and saving().node == uid then end_saving(uid) end
 local slots, dropped, node = redis.call('HKEYS', key('slots', uid)), 0, load_node(uid)
 for i = 1, #slots do
   if dropped >= MOST_DROPPED then break end

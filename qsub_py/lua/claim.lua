@@ -155,8 +155,8 @@ local function chunk_at_cursor(j)
   return {first = tonumber(string.match(entry[1], '%d+')) - 1, n = tonumber(field.n), field = field}
 end
 
-local function take(j, need, class)
-  local k = math.max(1, math.min(hint[j.id] or 1, budget))
+local function take(j, need, class, may)
+  local k = math.max(1, math.min(hint[j.id] or 1, budget, may))
   if j.limit > 0 then k = math.min(k, j.limit - j.c1 - j.c2) end
   changed[j.id] = j
   local first, count, attempt = next_again(j, k, class)
@@ -183,33 +183,82 @@ local function take(j, need, class)
   budget = budget - count
   local b = {slot = string.format('%.0f', redis.call('HINCRBY', key('node', uid), 'slotseq', 1)), job = j.id,
     first = first, count = count, attempt = attempt, epoch = EPOCH, start = NOW, cpus = need.cpus,
-    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class}
+    mem = booked_mem(need, node), gpus = take_gpus(node, need.gpus), left = count, mask = '', class = class,
+    licenses = need.licenses, owner = need.owner, charge = j.charge}
   if chunk and first == chunk.first then b.chunk = {chunk.first, chunk.n, chunk.field.d, chunk.field.s, chunk.field.b} end
   book_batch(uid, b, node)
+  if need.rate ~= '' then policy().spend_rate(need.rate, count) end
   batches[#batches + 1] = b
   if class > 0 or not is_ready(j) or plain(j) <= 0 then enlist(j) end
   return true
 end
 
+-- Save room for the head of a lane that does not fit now. Returns what this node may give to lanes
+-- behind it: what is over when the head and all that started since are there. nil: it does not save.
+-- Whoever meets a lane for which another saves need not look at those behind.
+local others_save = false
+local function save_room(lane, need)
+  local _, shut = string.gsub(node.gpus_busy, '%d+', '')
+  local mem = booked_mem(need, node)
+  -- It must fit when all that runs here now has ended.
+  if others_save or not may_serve(need, node) or need.gpus > node.gpus - shut or mem > node.mem then return nil end
+  local function rank_of(name) return tonumber(redis.call('ZSCORE', P .. 'lanes', name) or math.huge) end
+  local s = saving()
+  if s and s.node ~= uid and rank_of(s.lane) <= rank_of(lane) then
+    others_save = redis.call('ZSCORE', P .. 'nodes', s.node)
+      and redis.call('HGET', key('node', s.node), 'state') == 'up'
+    if others_save then return nil end
+  end
+  local j = may_hold(lane, need) > 0 and head(lane)
+  if not j then return nil end
+  if not (s and s.lane == lane and s.node == uid) then
+    if s then end_saving(uid) end
+    local slot = redis.call('HGET', key('node', uid), 'slotseq') or '0'
+    saved = {node = uid, job = j.id, slot = tonumber(slot), lane = lane}
+    redis.call('HSET', KEYS[1], 'saving', table.concat({uid, j.id, slot, lane}, '|'))
+  end
+  local over = {cpus = node.cpus - need.cpus, mem = node.mem - mem, gpus = node.gpus - shut - need.gpus}
+  local slots = redis.call('HKEYS', key('slots', uid))
+  for k = 1, #slots do
+    if tonumber(slots[k]) > saved.slot then
+      local b = load_batch(uid, slots[k])
+      local _, devices = string.gsub(b.gpus, '%d+', '')
+      over.cpus, over.mem, over.gpus = over.cpus - b.cpus, over.mem - b.mem, over.gpus - devices
+    end
+  end
+  return over
+end
+
 -- Lanes by the rank of their heads; at most 64 are looked at, the next claim goes on from there.
 local from = tonumber(redis.call('HGET', key('node', uid), 'lane_from') or 0)
 local lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
-local i = 1
+local i, over = 1, nil
 if node.state == 'up' then
   while i <= #lanes and #batches < math.min(most, MOST_BATCHES) and budget > 0 and node.cpus_free > 0 do
     local need = parse_lane(lanes[i])
     local j, class, member
-    if fits(need, node) then j, class, member = head(lanes[i]) end
+    local is_free = fits(need, node) and (not over or need.cpus <= over.cpus
+      and booked_mem(need, node) <= over.mem and need.gpus <= over.gpus)
+    local may = is_free and may_hold(lanes[i], need) or 0
+    local saves = not is_free and not over and save_room(lanes[i], need)
+    over = over or saves or nil
+    if may > 0 then j, class, member = head(lanes[i]) end
     local good, took = false, nil
-    if j then good, took = pcall(take, j, need, class) end
+    if j then good, took = pcall(take, j, need, class, may) end
     if j and not good then set_aside(lanes[i], member) end
+    if took and over then
+      over.cpus, over.mem, over.gpus = over.cpus - need.cpus, over.mem - booked_mem(need, node), over.gpus - need.gpus
+    end
+    local s = saving()
+    -- What was saved for is taken, or passed over for another reason than room.
+    if s and not saves and s.lane == lanes[i] and (took or s.node == uid) then end_saving(uid) end
     if not took then i = i + 1
     elseif lanes[i + 1] then
       -- Another lane's head may rank before what this lane now has in front.
       local now_first = redis.call('ZSCORE', P .. 'lanes', lanes[i])
       if not now_first or tonumber(now_first) > tonumber(redis.call('ZSCORE', P .. 'lanes', lanes[i + 1]) or 0) then
         lanes = redis.call('ZRANGE', P .. 'lanes', from, from + 63)
-        i = 1
+        i, over = 1, nil
       end
     end
   end
@@ -224,7 +273,10 @@ local at_end = has_room and budget > 0 and #batches < MOST_BATCHES and #lanes < 
 redis.call('HSET', key('node', uid), 'lane_from', (has_room and #lanes == 64 and i > 64) and from + 64 or 0)
 if has_room then redis.call('ZADD', P .. 'idle', SERVED, uid) else redis.call('ZREM', P .. 'idle', uid) end
 local due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, tonumber(due[2] or 0)}, {}
+due = tonumber(due[2] or 0)
+local soon = built and built.rate_soon
+if soon and (due == 0 or soon < due) then due = soon end
+local reply, slots = {'ok', NOW, at_end and 1 or has_room and 2 or 0, due}, {}
 for k = 1, #batches do
   slots[k] = batches[k].slot
   reply[#reply + 1] = show(batches[k], jobs[batches[k].job].uid, jobs[batches[k].job].ver)

@@ -6,6 +6,9 @@
 if not redis.call('ZSCORE', P .. 'nodes', ARGV[1]) then return 0 end
 tick()
 redis.call('HSET', key('node', ARGV[1]), 'state', ARGV[2], 'reason', ARGV[3])
-if ARGV[2] == 'draining' then redis.call('ZREM', P .. 'idle', ARGV[1]) end
+if ARGV[2] == 'draining' then
+  redis.call('ZREM', P .. 'idle', ARGV[1])
+  if saving() and saving().node == ARGV[1] then end_saving(ARGV[1]) end
+end
 ping(ARGV[1])
 return 1

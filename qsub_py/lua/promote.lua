@@ -1,8 +1,9 @@
--- Let jobs start whose begin time has come, and tasks run again whose backoff is over.
+-- Let jobs start whose begin time has come, and tasks run again whose backoff is over; wake nodes for
+-- lanes whose rate has room again.
 -- KEYS  meta
 -- Returns {how many (at most 256), next due ms or 0, schedule, ...}, the schedules that are due (at
 -- most 16); call again while it is 256.
--- Replay: they have left `due` and `later`.
+-- Replay: they have left `due`, `later` and `rate_due`.
 --- @include head job node
 tick()
 local budget = SLICE
@@ -47,6 +48,8 @@ local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 local next_beat = redis.call('ZRANGEBYSCORE', P .. 'beats', '(' .. NOW, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 local soon = tonumber(next_due[2] or next_beat[2] or 0)
 if next_beat[2] then soon = math.min(soon, tonumber(next_beat[2])) end
+local next_rate = policy().wake_rates()
+if next_rate and (soon == 0 or next_rate < soon) then soon = next_rate end
 local reply = {budget <= 0 and SLICE or #due, soon}
 local beats = redis.call('ZRANGEBYSCORE', P .. 'beats', '-inf', NOW, 'LIMIT', 0, 16)
 for i = 1, #beats do reply[#reply + 1] = tonumber(beats[i]) end

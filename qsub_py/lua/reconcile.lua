@@ -68,7 +68,8 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
     local lane = parse_lane(class_lane(j, class))
     book_batch(uid, {slot = slot, job = j.id, first = first, count = count, attempt = attempt, epoch = epoch,
       start = NOW, cpus = lane.cpus, mem = booked_mem(lane, node), gpus = devices(lane.gpus, gpus),
-      left = taken, mask = taken < count and mask or '', class = class}, node)
+      left = taken, mask = taken < count and mask or '', class = class,
+      licenses = lane.licenses, owner = lane.owner, charge = j.charge}, node)
   end
   settle(j)
   return mask

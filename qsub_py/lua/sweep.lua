@@ -33,6 +33,7 @@ if not uid then
   uid = lapsed[1]
   redis.call('ZREM', P .. 'nodes', uid)
   redis.call('ZREM', P .. 'idle', uid)
+  if saving() and saving().node == uid then end_saving(uid) end
   redis.call('SREM', P .. 'rec', uid)
   redis.call('HSET', key('node', uid), 'state', 'lost', 'reason', 'its lease lapsed')
 end

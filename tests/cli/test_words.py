@@ -80,23 +80,6 @@ def test_split_refuses(argv: str, part: str) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "--constraint",
-        "-C",
-        "--licenses",
-        "-L",
-        "--rate",
-        "--exclude",
-        "-x",
-    ],
-)
-def test_later_options_say_so(word: str) -> None:
-    assert refusal(word, "1", "true").startswith(f"`{word}` is not supported yet")
-    assert refusal(f"{word}=1", "true").startswith(f"`{word}` is") or len(word) == 2
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
         "-terse",
         "-cwd",
         "-wd",

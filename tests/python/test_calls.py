@@ -325,3 +325,15 @@ def test_importing_is_cheap() -> None:
     )
     subprocess.run([sys.executable, "-S", "-c", code], check=True,
                    env={"PYTHONPATH": str(Path(qsub_py.__file__).parents[1])})  # fmt: skip
+
+
+def test_terms_of_calls(cluster_env: Env) -> None:
+    """Licences, rates and features are options of a call like any other."""
+    with pytest.raises(SpecError, match="constraint"):
+        Executor(constraint="!gpu")
+    with pytest.raises(SpecError, match="licence"):
+        list(qsub_py.map(abs, [1], licenses="nothing"))
+    with pytest.raises(SpecError, match="licence"):
+        qsub_py.submit(abs, -1, licenses="nothing").result()
+    cluster_env.run("qnode", "limits", "license:seat=1")
+    assert list(qsub_py.map(abs, [-1, -2], licenses=["seat:1"], rate="100/s")) == [1, 2]

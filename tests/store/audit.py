@@ -30,13 +30,16 @@ class _Held:
     left: int
     #: "1" for each position that it has; "": all.
     mask: str
+    owner: str
+    #: "ansys:2,matlab:1".
+    licenses: str
 
     @classmethod
     def read(cls, node: str, slot: str, text: str) -> _Held:
-        part = [*text.split("|"), ""]
+        part = [*text.split("|"), "", "", "", "", ""]
         return cls(node, slot, part[0], int(part[1]), int(part[2]), int(part[3]), int(part[6]),
                    int(part[7]), [g for g in part[8].split(",") if g], int(part[9]),
-                   part[10])  # fmt: skip
+                   part[10], part[12], part[14])  # fmt: skip
 
     def positions(self) -> list[int]:
         """The positions it may speak of."""
@@ -63,7 +66,9 @@ class Audit:
         self.hashes: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, Any] = {}
         for name, value in cluster.dump().items():
-            head, _, field = name.partition("/")
+            # The name of a lane may have a slash.
+            in_lane = name.startswith("lane:")
+            head, _, field = name.rpartition("/") if in_lane else name.partition("/")
             self.keys[name] = value
             self.hashes.setdefault(head, {})[field] = value
         self.held = [
@@ -81,7 +86,7 @@ class Audit:
                 found += self._job(head[2:])
             elif head.startswith("node:") and head[5:] in self.hashes.get("nodes", {}):
                 found += self._node(head[5:])
-        return found + self._lanes()
+        return found + self._lanes() + self._limits()
 
     def _job(self, job: str) -> list[str]:
         row, found = self.hashes[f"j:{job}"], []
@@ -222,6 +227,23 @@ class Audit:
         }
         lanes = self.hashes.get("lanes", {})
         return [] if heads == lanes else [f"lanes are {lanes}, should be {heads}"]
+
+    def _limits(self) -> list[str]:
+        """Whether what the batches hold of the cluster is what is booked."""
+        used = Counter[str]()
+        for batch in self.held:
+            for word in filter(None, batch.licenses.split(",")):
+                name, _, count = word.rpartition(":")
+                used[name] += int(count)
+        booked = {name: int(n) for name, n in self.hashes.get("lic_used", {}).items()}
+        found = [f"licences booked {booked}, held {dict(used)}"] if booked != used else []
+        cpus = Counter[str]()
+        for batch in self.held:
+            cpus[batch.owner] += batch.cpus
+        for head, row in self.hashes.items():
+            if head.startswith("own:") and int(row["cpus"]) != cpus[head[4:]]:
+                found.append(f"{head} has {row['cpus']} cpus, counted {cpus[head[4:]]}")
+        return found
 
 
 def problems(cluster: Cluster) -> list[str]:

@@ -20,7 +20,7 @@ def test_all_keys(cluster: Cluster) -> None:
     changed = cluster.changes(lambda: node.claim(1, {job: 2}))
     assert changed == {
         "st:1": b"\x11\x11", "j:1/cursor": "2", "j:1/c1": "2", "j:1/started": str(START_MS),
-        "on:1/uid-a": "1", "slots:uid-a/1": f"1|0|2|1|0|{START_MS}|1|{2 * GB}|0|2|",
+        "on:1/uid-a": "1", "slots:uid-a/1": f"1|0|2|1|0|{START_MS}|1|{2 * GB}|0|2||0|ann|60",
         "node:uid-a/cpus_free": "1", "node:uid-a/mem_free": str(2 * GB),
         "node:uid-a/gpus_free": "1", "node:uid-a/slotseq": "1", "node:uid-a/req": "1",
         "node:uid-a/reply": "1", "node:uid-a/lane_from": "0",

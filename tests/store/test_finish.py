@@ -32,7 +32,7 @@ def test_all_keys(cluster: Cluster, node: Node) -> None:
         "j:1/exit": "7", "j:1/exit_at": "1", "j:1/tails": "5", "tail:1/0": "ab", "tail:1/1": "xyz",
         "j:1/rseq": "1", "res:1/1-0": {"f": "0", "c": "\x03\x04\x00", "d": "data", "s": "sig"},
         "rx:1": b"\0\0\0\1\0\0\0\1", "blobs:1/big": True,
-        "slots:uid-a/1": f"1|0|3|1|0|{START_MS}|1|{2 * GB}||1|001",
+        "slots:uid-a/1": f"1|0|3|1|0|{START_MS}|1|{2 * GB}||1|001|0|ann|60",
     }  # fmt: skip
     assert cluster.once(lambda: node.finish(batch, [0, 0, TO])) == {
         "st:1": b"\x31\x41\x61", "j:1/c1": "0", "j:1/c6": "1",
@@ -142,7 +142,7 @@ def test_returned_from_the_tail_is_not_counted(cluster: Cluster, node: Node) -> 
     batch = claim_one(node, 4)
     assert cluster.once(lambda: node.finish(batch, [0, 0, RETURNED, RETURNED])) == {
         "st:1": b"\x11\x11\0\0", "j:1/c1": "2", "again:1": ["2:2"],
-        "slots:uid-a/1": f"1|0|2|1|0|{START_MS}|1|{2 * GB}||2|11",
+        "slots:uid-a/1": f"1|0|2|1|0|{START_MS}|1|{2 * GB}||2|11|0|ann|60",
         "lane:1|0|0|main|||ann/1": 1.0, "lanes/1|0|0|main|||ann": 1.0,
     }  # fmt: skip
 

@@ -62,7 +62,7 @@ def test_no_key_is_left(cluster: Cluster, life: Callable[[Cluster, Node], int]) 
     assert cluster.store.purge(cluster.now_ms / 1000 + 1) >= 1
     left = {name for name in cluster.dump().keys() - before.keys()}
     assert left - {"meta/job"} <= {f"node:uid-a/{f}" for f in ("slotseq", "lane_from", "oseq")} | {
-        "idle/uid-a", "inbox:uid-a",
+        "idle/uid-a", "inbox:uid-a", "own:ann/cpus", "own:ann/used", "own:ann/at", "own:ann/waits",
     }  # fmt: skip
 
 

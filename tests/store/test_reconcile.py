@@ -61,7 +61,7 @@ def test_taken_back_when_nobody_has_it(cluster: Cluster, node: Node) -> None:
     node.hello()
     changed = cluster.once(lambda: node.store.reconcile([batch]))
     assert changed["st:1"] == b"\x31\x11\x11"
-    assert changed["slots:uid-a/1"].split("|")[9:] == ["2", "011"]
+    assert changed["slots:uid-a/1"].split("|")[9:] == ["2", "011", "0", "ann", "60"]
     assert node.finish(batch, [CD, CD, CD]) == 2
 
 

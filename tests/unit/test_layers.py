@@ -23,6 +23,7 @@ PURE = {
     *("errors", "model", "units", "arrays", "text", "keys", "signing", "outcomes", "culprit"),
     *("failures", "reasons", "sweep", "dialect", "hosts", "globs", "ignore", "notes"),
     *("policy", "nodeinfo", "proof", "waits", "inputs", "account", "estimate", "states"),
+    *("terms", "terms_text", "limits"),
 }
 PURE_FAMILIES = {"sweep"}
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.

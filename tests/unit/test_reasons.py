@@ -8,6 +8,7 @@ import pytest
 
 from qsub_py.model import JobInfo, NodeInfo, State
 from qsub_py.reasons import Line, Need, Why, capacity_complaint, explain, fitting_nodes, need_of
+from qsub_py.terms import Terms
 
 G = 2**30
 JOB = JobInfo(
@@ -125,9 +126,20 @@ def test_priority() -> None:
 
 
 def test_need_is_read_from_job_and_lane() -> None:
-    job = replace(JOB, cpus=2, lane="2|0|0|main|3.12|a,b|ann|x")
-    assert need_of(job) == Need(2, 0, 0, "main", ("a", "b"), "3.12")
+    job = replace(JOB, cpus=2, lane="2|0|0|main|3.12|a,b|ann|x|gpu/big")
+    terms = Terms(exclude=("x",), constraint="gpu|big")
+    assert need_of(job) == Need(2, 0, 0, "main", ("a", "b"), "3.12", terms)
     assert need_of(replace(JOB, lane="")) == Need(1)
+
+
+def test_excluded_and_without_the_features() -> None:
+    terms = Terms(exclude=("n2",), constraint="gpu&fast|big")
+    job = replace(JOB, lane="1|0|0|main|||ann|n2|fast&gpu/big")
+    nodes = [NODE, BUSY, replace(NODE, name="n3", features=("gpu", "fast"))]
+    assert [node.name for node in fitting_nodes(Need(1, terms=terms), nodes)] == ["n3"]
+    found = dict(why(job, NODE, BUSY).nodes)
+    assert found["n1"] == "has not the features fast&gpu|big"
+    assert found["n2"] == "is excluded by the job's --exclude"
 
 
 def test_fitting_nodes() -> None:

@@ -1,7 +1,9 @@
 -- Batches: what a slot of a node holds, and how their tasks leave it.
--- slots:<node> slot -> "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class"; mask has
+-- slots:<node> slot ->
+-- "job|first|count|attempt|epoch|start|cpus|mem|gpus|left|mask|class|owner|charge|licences"; mask has
 -- a '0' for each task that is not this batch's any more (another may run it, after a rollback even
--- under the same attempt number); '' means that all are. Class 0 is not written.
+-- under the same attempt number); '' means that all are. `charge`: seconds that its owner paid for each
+-- cpu. Without licences they are not written.
 --- @include retry
 local LOST, RETURNED = 15, 14
 
@@ -13,13 +15,15 @@ local function load_batch(uid, slot)
   return {slot = slot, job = part[1], first = tonumber(part[2]), count = tonumber(part[3]),
     attempt = tonumber(part[4]), epoch = tonumber(part[5]), start = part[6], cpus = tonumber(part[7]),
     mem = tonumber(part[8]), gpus = part[9], left = tonumber(part[10]), mask = part[11] or '',
-    class = tonumber(part[12] or 0)}
+    class = tonumber(part[12] or 0), owner = part[13] or '', charge = tonumber(part[14] or 0),
+    licenses = part[15] or ''}
 end
 
 local function save_batch(uid, b)
-  local mask = b.class > 0 and b.mask .. '|' .. b.class or b.mask
+  local charge = b.licenses == '' and b.charge or b.charge .. '|' .. b.licenses
   redis.call('HSET', key('slots', uid), b.slot, table.concat({b.job, string.format('%.0f', b.first),
-    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, mask}, '|'))
+    b.count, b.attempt, b.epoch, b.start, b.cpus, string.format('%.0f', b.mem), b.gpus, b.left, b.mask,
+    b.class, b.owner, charge}, '|'))
 end
 
 -- Whether the batch runs its i-th task, whose byte this is.
@@ -30,9 +34,12 @@ local function owns(b, i, byte)
 end
 
 local function free_batch(uid, b, node)
+  if b.is_free then return end
+  b.is_free = true
+  free_terms(b)
   redis.call('HDEL', key('slots', uid), b.slot)
   if redis.call('HINCRBY', key('on', b.job), uid, -1) <= 0 then redis.call('HDEL', key('on', b.job), uid) end
-  if not node then return end
+  if not node then return settle_terms() end
   node.cpus_free = node.cpus_free + b.cpus
   node.mem_free = node.mem_free + b.mem
   if b.gpus == '' then return end
@@ -49,6 +56,7 @@ end
 local function book_batch(uid, b, node)
   redis.call('HINCRBY', key('on', b.job), uid, 1)
   save_batch(uid, b)
+  book_terms(b)
   node.cpus_free = node.cpus_free - b.cpus
   node.mem_free = node.mem_free - b.mem
 end
@@ -101,7 +109,7 @@ local function leave(j, b, codes)
     return codes, b.count, 0, b.count
   end
   local out, ok, keeps, again, ended = {}, {}, {}, {}, 0
-  local accepted, count, used = 0, b.count, nil
+  local accepted, count, used, unbegun = 0, b.count, nil, 0
   -- What is returned from the end of the batch leaves it: a replay cannot touch it there, even
   -- while another node runs it under the same attempt number.
   local stays = count
@@ -115,6 +123,7 @@ local function leave(j, b, codes)
       accepted, keeps[i] = accepted + 1, '0'
       local from = (j.fate ~= 0 or byte >= CG * 16) and 'c2' or 'c1'
       local to, number = code, byte % 16
+      if code == RETURNED then unbegun = unbegun + 1 end
       if code >= 13 then to, number = after_loss(j, b.first + i - 1, byte, code, b.attempt, i > stays) end
       j[from] = j[from] - 1
       local place
@@ -138,6 +147,8 @@ local function leave(j, b, codes)
   end
   write_retries(j)
   if ended > 0 then tell(j, b.first, b.first + count - 1) end
+  local rate = unbegun > 0 and parse_lane(j.lane).rate or ''
+  if rate ~= '' then policy().spend_rate(rate, -unbegun) end
   b.count, b.left, b.mask = stays, b.left - accepted, table.concat(keeps, '', 1, stays)
   local i = 1
   while i <= #again do

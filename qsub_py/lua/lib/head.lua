@@ -18,7 +18,7 @@ local NOW = clock()
 if string.sub(P, 1, 11) == '{qsub:test-' then
   LEASE_MS = tonumber(redis.call('GET', P .. 'test_lease') or LEASE_MS)
 end
-local meta = redis.call('HMGET', KEYS[1], 'schema', 'clk', 'served', 'runid', 'epoch')
+local meta = redis.call('HMGET', KEYS[1], 'schema', 'clk', 'served', 'runid', 'epoch', 'caps', 'saving')
 if meta[1] and meta[1] ~= '1' then
   return redis.error_reply('SCHEMA the data have schema ' .. meta[1] .. ', this program knows 1')
 end

@@ -1,9 +1,11 @@
 -- Jobs: load, count, stand in a lane, end. A task's byte is state * 16 + min(attempt, 15).
 -- WT: it is pending, but what it needs of other tasks is not there yet (deps.lua).
+--- @include saving
 local PD, R, CG, CD, F, CA, TO, OOM, NF, DF, WT = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
-  'later', 'later_at', 'grown', 'classes', 'sched', 'dep', 'wait', 'gate', 'kids', 'acct', 'ver', 'susp', 'sx'}
+  'later', 'later_at', 'grown', 'classes', 'sched', 'dep', 'wait', 'gate', 'kids', 'acct', 'ver', 'susp', 'sx',
+  'time'}
 local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true, acct = true, sx = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes',
@@ -18,6 +20,8 @@ local function load(id)
     if TEXT[JOB[i]] then j[JOB[i]] = row[i] or '' else j[JOB[i]] = tonumber(row[i] or 0) end
     j.was[JOB[i]] = j[JOB[i]]
   end
+  -- Seconds that its owner pays for each cpu at a claim.
+  j.charge = j.time > 0 and math.ceil(math.min(60, j.time)) or 60
   return j
 end
 
@@ -42,7 +46,10 @@ local function is_ready(j) return pending(j) > j.later + j.wait and may_start(j)
 local function rank_lane(lane)
   local head = redis.call('ZRANGE', key('lane', lane), 0, 0, 'WITHSCORES')
   if head[1] then redis.call('ZADD', P .. 'lanes', head[2], lane)
-  else redis.call('ZREM', P .. 'lanes', lane) end
+  else
+    redis.call('ZREM', P .. 'lanes', lane)
+    if saving() and saving().lane == lane then end_saving() end
+  end
 end
 
 local function stand(lane, member, rank, is_in)

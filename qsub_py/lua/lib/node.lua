@@ -1,13 +1,16 @@
 -- Nodes: lanes they can serve, what is free, orders, wake-ups.
--- A lane is "cpus|mem|gpus|queue|python|nodelist|owner"; mem 0 is the node's share per cpu.
+-- A lane is "cpus|mem|gpus|queue|python|nodelist|owner|exclude|constraint|licenses|rate"; mem 0 is
+-- the node's share per cpu; empty parts after the owner are not written at the end. A constraint is
+-- "a&b/c" (a and b, or c), licences are "ansys:2,matlab:1", a rate is "name:tasks/ms".
 local NODE = {'cpus', 'cpus_free', 'mem', 'mem_free', 'gpus_free', 'queues', 'pythons', 'name', 'state', 'gpus',
-  'gpus_busy'}
+  'gpus_busy', 'features'}
 
 local function parse_lane(lane)
   local part = {}
   for word in string.gmatch(lane .. '|', '([^|]*)|') do part[#part + 1] = word end
   return {cpus = tonumber(part[1]), mem = tonumber(part[2]), gpus = tonumber(part[3]), queue = part[4],
-    python = part[5], nodelist = part[6]}
+    python = part[5], nodelist = part[6], owner = part[7] or '', exclude = part[8] or '',
+    constraint = part[9] or '', licenses = part[10] or '', rate = part[11] or ''}
 end
 
 local function has(list, word)
@@ -27,7 +30,7 @@ local function load_node(uid)
   for i = 1, #shut do gpus[#gpus + 1] = shut[i] end
   return {uid = uid, gpus_open = open, gpus_busy = busy, cpus = tonumber(row[1]), cpus_free = tonumber(row[2]), mem = tonumber(row[3]),
     mem_free = tonumber(row[4]), gpus_free = gpus, queues = row[6], pythons = row[7], name = row[8],
-    state = row[9], gpus = tonumber(row[10])}
+    state = row[9], gpus = tonumber(row[10]), features = row[12] or ''}
 end
 
 local function booked_mem(need, node)
@@ -35,10 +38,22 @@ local function booked_mem(need, node)
   return math.floor(node.mem / node.cpus) * need.cpus
 end
 
+-- Whether features ("a,b") satisfy a constraint.
+local function meets(constraint, features)
+  for group in string.gmatch(constraint, '[^/]+') do
+    local all = true
+    for word in string.gmatch(group, '[^&]+') do all = all and has(features, word) end
+    if all then return true end
+  end
+  return constraint == ''
+end
+
 -- Whether the node is of the kind that the lane asks for, however busy it is.
 local function may_serve(need, node)
   return has(node.queues, need.queue) and (need.python == '' or has(node.pythons, need.python))
     and (need.nodelist == '' or has(need.nodelist, node.name))
+    and (need.exclude == '' or not has(need.exclude, node.name))
+    and (need.constraint == '' or meets(need.constraint, node.features))
     and need.cpus <= node.cpus and need.gpus <= node.gpus and need.mem <= node.mem
 end
 
@@ -63,16 +78,6 @@ local function give_gpu(node, g)
   table.insert(node.gpus_free, node.gpus_open, g)
 end
 
-local function save_free(node)
-  redis.call('HSET', key('node', node.uid), 'cpus_free', node.cpus_free, 'mem_free', node.mem_free,
-    'gpus_free', table.concat(node.gpus_free, ','))
-end
-
--- Hints in the inbox: 1 look for work (one is enough), 2 there is an order.
-local function ping(uid)
-  if redis.call('LLEN', key('inbox', uid)) == 0 then redis.call('RPUSH', key('inbox', uid), 1) end
-end
-
 -- How many tasks of the lane fit into what is free.
 local function room(need, node)
   local n = math.floor(node.cpus_free / need.cpus)
@@ -86,13 +91,14 @@ end
 local idle_node, served_lane = {}, {}
 
 -- Wake as many idle nodes that fit as there are tasks; each leaves `idle` in the same breath.
+-- Returns how many tasks are left.
 local function offer_lane(j, lane, tasks)
-  if tasks <= 0 or served_lane[lane] then return end
+  if tasks <= 0 or served_lane[lane] then return tasks end
   local need = parse_lane(lane)
   if j.limit > 0 then tasks = math.min(tasks, j.limit - j.c1 - j.c2) end
   local idle = redis.call('ZRANGE', P .. 'idle', 0, SLICE - 1)
   for i = 1, #idle do
-    if tasks <= 0 then return end
+    if tasks <= 0 then return tasks end
     local node = idle_node[idle[i]] or load_node(idle[i])
     idle_node[idle[i]] = node
     if not node then redis.call('ZREM', P .. 'idle', idle[i])
@@ -100,11 +106,15 @@ local function offer_lane(j, lane, tasks)
       and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), idle[i]) == 1) then
       redis.call('ZREM', P .. 'idle', idle[i])
       ping(idle[i])
-      tasks = tasks - room(need, node)
+      -- One that saves room may refuse them.
+      if not (saving() and saving().node == idle[i]) then tasks = tasks - room(need, node) end
     end
   end
   if tasks > 0 and j.unfit == 0 then served_lane[lane] = true end
+  return tasks
 end
+-- For lanes whose jobs nobody looked at.
+local ANY_JOB = {limit = 0, unfit = 0}
 
 -- Wake nodes for the tasks of a job that may start.
 local function offer(j)
@@ -140,3 +150,4 @@ local function refusal(uid, inc, runid)
   if not redis.call('ZSCORE', P .. 'nodes', uid) then return 'FENCED' end
   return nil
 end
+--- @include policy
