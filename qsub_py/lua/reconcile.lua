@@ -1,6 +1,6 @@
 -- Compare what a node holds with what the store thinks that it holds.
--- What the store does not know and nobody else has is taken back, work intact; what the node
--- does not know never began and is pending again.
+-- What the store does not know and nobody else has is taken back, work intact, unless the node was
+-- told to cancel it; what the node does not know never began and is pending again.
 -- KEYS  meta
 -- ARGV  node uid, incarnation, run id, is last page (0 or 1), all slots it holds ("3,4"),
 --       then groups of 6: slot, job, uid, first, count, "attempt:epoch:gpus:class"
@@ -32,6 +32,26 @@ local function devices(count, named)
   return table.concat(chosen, ',')
 end
 
+-- Whether the node was told to cancel this very attempt, and has not said that it did. Then it is
+-- pending because it was rerun since.
+local cancels
+local function was_cancelled(slot, j, position)
+  if not cancels then
+    cancels = {}
+    local standing = orders(uid)
+    for i = 2, #standing, 2 do
+      local good, told = pcall(cjson.decode, standing[i])
+      if good and type(told) == 'table' and told.op == 'cancel' and told.upto then cancels[#cancels + 1] = told end
+    end
+  end
+  for i = 1, #cancels do
+    local told = cancels[i]
+    if told.uid == j.uid and tonumber(slot) <= told.upto and told.first <= position
+      and (told.last < 0 or position <= told.last) then return true end
+  end
+  return false
+end
+
 local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
   if not class_lane(j, class) then class = 0 end
   -- A store that was rolled back may have forgotten that these were claimed.
@@ -48,6 +68,7 @@ local function take_back(slot, j, first, count, attempt, epoch, gpus, class)
     if mine and nibble == 15 and byte == 15 then
       mine = tonumber(redis.call('HGET', key('at', j.id), first + i - 1) or 15) <= attempt
     end
+    mine = mine and not was_cancelled(slot, j, first + i - 1)
     if mine then
       taken = taken + 1
       -- That what it needed had ended was forgotten, too.

@@ -1,12 +1,14 @@
 """What a node does when it is told to: cancel, signal, suspend, another limit, logs, files, stop.
 
-Orders are state in the store: one that was obeyed and not acknowledged comes again.
+Orders are state in the store: one that was obeyed and not acknowledged comes again. Each is for
+the slots that the node had when it was given.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -93,8 +95,13 @@ class Orders:
             self._hand.drop_all()
 
     def _chosen(self, text: Text) -> list[tuple[int, list[int]]]:
-        """Return (slot, positions) of what an order is about."""
-        return self._hand.holding.of_job(text["uid"], text["first"], text["last"])
+        """Return (slot, positions) of what an order is about.
+
+        A batch that was claimed after it was given is a later attempt, of a rerun maybe.
+        """
+        last_slot = text.get("upto", math.inf)
+        held = self._hand.holding.of_job(text["uid"], text["first"], text["last"])
+        return [(slot, positions) for slot, positions in held if slot <= last_slot]
 
 
 _ORDERS: dict[str, Callable[[Orders, Text], None]] = {

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,31 @@ def test_cancel_ends_every_process(cluster_env: Env, tmp_path: Path) -> None:
     assert info.state is State.CANCELLED
     assert not alive(pid)
     assert outcome(cluster_env, job).reason == "cancelled by ann"
+
+
+def test_a_late_order_does_not_end_a_rerun(cluster_env: Env, tmp_path: Path) -> None:
+    """An order whose acknowledgement was lost comes again, after the task was rerun."""
+    ledger = tmp_path / "ledger"
+    job = submit(cluster_env, f"echo $$ >> {ledger}; exec sleep 60")
+    pid_from(ledger)
+    with closing(cluster_env.store()) as store:
+        cluster_env.kill("agent", sig=signal.SIGSTOP)
+        [(_, node, seq)] = store.cancel(job, None, by="ann").orders
+        text = store.link.command("HGET", store.keys.orders(node), seq)
+        cluster_env.kill("agent", sig=signal.SIGCONT)
+        cluster_env.wait_job(job)
+        wait_until(lambda: not store.orders_done((("n1", node, seq),)))
+        store.requeue(job, [(0, 0)], {State.CANCELLED})
+        wait_until(lambda: len(ledger.read_text().split()) == 2, what="it runs again")
+        again = int(ledger.read_text().split()[1])
+        for number, order in enumerate((text, json.dumps({"op": "nothing"})), 1000):
+            store.link.command("HSET", store.keys.orders(node), number, order)
+            wait_until(lambda: not store.orders_done((("n1", node, number),)))  # noqa: B023
+        assert alive(again)
+        assert store.job(job).state is State.RUNNING
+        store.cancel(job, None, by="ann")
+    assert cluster_env.wait_job(job).state is State.CANCELLED
+    assert not alive(again)
 
 
 def test_time_limit(cluster_env: Env) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from qsub_py.model import Batch
 from qsub_py.policy import HOLD, REQUEUE, TRY_AGAIN, Retry
@@ -243,25 +244,38 @@ class Model:
         self.nodes[node].is_live = False
         self.drop(node, LAPSED, lambda k, t: not self.jobs[k[2]].requeue and t.state == "R")
 
-    def reconcile(self, node: str, batches: Sequence[Batch]) -> dict[int, bytes]:
-        """Return the masks; the node now holds what they say, and nothing else."""
+    def reconcile(
+        self, node: str, batches: Sequence[Batch], orders: Sequence[dict[str, Any]]
+    ) -> dict[int, bytes]:
+        """Return the masks; the node now holds what they say, and nothing else.
+
+        `orders`: those that it has not acknowledged.
+        """
         masks, slots = {}, {batch.slot for batch in batches}
         for key in [k for k in self.batches if k[0] == node and k[1] not in slots]:
             self.leave(key, {p: RETURNED for p in range(key[3], self.batches[key][0])})
         for batch in batches:
             key = key_of(node, batch)
             if key not in self.batches and not any(k[:2] == key[:2] for k in self.batches):
-                self._take_back(key, batch)
+                self._take_back(key, batch, orders)
             mine = {p for p, _ in self.held(key)} if key in self.batches else set()
             masks[batch.slot] = b"".join(
                 b"1" if batch.first + i in mine else b"0" for i in range(batch.count)
             )
         return masks
 
-    def _take_back(self, key: Key, batch: Batch) -> None:
+    def _take_back(self, key: Key, batch: Batch, orders: Sequence[dict[str, Any]]) -> None:
         job = self.jobs.get(batch.job)
-        tasks = job.tasks[batch.first : batch.first + batch.count] if job else []
-        mine = [t for t in tasks if t.state == "PD" and t.attempt <= batch.attempt]
+        tasks = list(enumerate(job.tasks))[batch.first : batch.first + batch.count] if job else []
+        told = [
+            range(order["first"], order["last"] + 1 if order["last"] >= 0 else 10**6)
+            for order in orders
+            if (order["op"], order["uid"]) == ("cancel", batch.uid) and batch.slot <= order["upto"]
+        ]
+        mine = [
+            t for p, t in tasks
+            if t.state == "PD" and t.attempt <= batch.attempt and not any(p in r for r in told)
+        ]  # fmt: skip
         for task in mine:
             task.state, task.attempt, task.holder = "R", batch.attempt, key
             task.waits, task.rests, task.level = False, False, batch.level

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import json
 import os
 import random
 from collections.abc import Callable
@@ -464,12 +465,17 @@ class Machine(RuleBasedStateMachine):
         told = [pick(n, self.heard[name]) for n in old if self.heard[name]]
         batches = list(({b.slot: b for b in told} | self.views[name]).values())
         masks = node.store.reconcile(batches)
-        assert masks == self.model.reconcile(name, batches)
+        assert masks == self.model.reconcile(name, batches, self.orders(name))
         self.drain()
         assert self.cluster.changes(lambda: node.store.reconcile(batches)) == {}
         self.views[name] = {b.slot: b for b in batches if b"1" in masks[b.slot]}
         self.recovering.discard(name)
         self.joined.add(name)
+
+    def orders(self, name: str) -> list[dict[str, Any]]:
+        """Return what the node was told and never acknowledged."""
+        rows = self.cluster.dump().items()
+        return [json.loads(text) for row, text in rows if row.startswith(f"orders:uid-{name}/")]
 
     def had_lease(self, name: str) -> bool:
         """Whether the recovery that this hello opened waits for the node."""

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from qsub_py.errors import JobNotFound, StoreError
+from qsub_py.model import State
 from store.driver import CA, CD, START_MS, Cluster
 
 LANE = "1|0|0|main|||ann"
@@ -22,7 +23,8 @@ def test_whole_all_keys(cluster: Cluster) -> None:
     node = cluster.node()
     job = cluster.submit(1_000_000)
     [batch] = node.claim(1, {job: 2})
-    order = {"op": "cancel", "job": 1, "uid": "uid-of-token-1", "first": 0, "last": -1, "by": "ann"}
+    order = {"op": "cancel", "job": 1, "uid": "uid-of-token-1", "first": 0, "last": -1, "by": "ann",
+             "upto": 1}  # fmt: skip
     changed = cluster.changes(lambda: cancel(cluster, job))
     assert json.loads(changed.pop("orders:uid-a/1")) == order
     assert changed.pop("inbox:uid-a")
@@ -69,6 +71,34 @@ def test_orders_are_done_when_acknowledged(cluster: Cluster) -> None:
     assert cluster.store.orders_done(reply.orders) == []
 
 
+def test_an_order_is_for_the_slots_of_its_time(cluster: Cluster) -> None:
+    node = cluster.node(cpus=4)
+    job = cluster.submit(2)
+    batches = node.claim(2)
+    cluster.store.cancel(job, [(0, 0)], by="ann")
+    node.end(batches[0], CA)
+    cluster.store.requeue(job, [(0, 0)], {State.CANCELLED})
+    [again] = node.claim()
+    assert (again.first, again.attempt) == (0, 2)
+    [text] = node.orders().values()
+    assert batches[0].slot <= json.loads(text)["upto"] < again.slot, "it was not acknowledged yet"
+    cluster.store.cancel(job, [(0, 0)], by="ann")
+    assert json.loads(node.orders()[2])["upto"] == again.slot
+
+
+def test_what_is_claimed_while_its_reply_is_on_the_way(cluster: Cluster) -> None:
+    """The order comes after the reply, as the agent asks for one after the other; or never."""
+    node = cluster.node()
+    job = cluster.submit(2)
+    [batch] = node.claim()
+    cluster.store.cancel(job, [(0, 0)], by="ann")
+    assert cluster.states(job) == "CG PD"
+    assert json.loads(node.orders()[1])["upto"] == batch.slot
+    node.held.clear()  # the reply was lost
+    node.join()
+    assert cluster.states(job) == "CA PD"
+
+
 def test_range_past_the_cursor_all_keys(cluster: Cluster) -> None:
     job = cluster.submit(1_000_000)
     changed = cluster.once(lambda: cancel(cluster, job, (10, 999_000)))
@@ -86,7 +116,8 @@ def test_range_around_the_cursor(cluster: Cluster) -> None:
     reply = cancel(cluster, job, (0, 7))
     assert reply[:4] == [b"ok", 2, 5, 0]
     assert cluster.states(job) == "CD CG CG CG CG CG CA CA PD PD"
-    order = {"op": "cancel", "job": 1, "uid": "uid-of-token-1", "first": 0, "last": 7, "by": "ann"}
+    order = {"op": "cancel", "job": 1, "uid": "uid-of-token-1", "first": 0, "last": 7, "by": "ann",
+             "upto": 1}  # fmt: skip
     assert [json.loads(text) for text in node.orders().values()] == [order]
     assert [json.loads(text) for text in other.orders().values()] == [order]
     node.finish(one, [0, CA, CD])

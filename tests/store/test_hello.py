@@ -112,7 +112,7 @@ def test_order_to_holders_and_to_one(cluster: Cluster) -> None:
     node.claim()
     assert cluster.store.order(job, '{"op":"signal"}') == (("a", "uid-a", 1),)
     assert cluster.store.order_node(other.uid, '{"op":"stop"}') == 1
-    assert node.orders() == {1: '{"op":"signal"}'}
+    assert node.orders() == {1: '{"upto":1,"op":"signal"}'}
     assert other.orders() == {1: '{"op":"stop"}'}
     assert cluster.store.order(99, "{}") == ()
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from qsub_py.model import State
 from store.driver import CD, GB, LOST, RETURNED, START_MS, Cluster, F, Node
 
 
@@ -116,6 +117,20 @@ def test_not_taken_back_when_cancelled(cluster: Cluster, node: Node) -> None:
     node.lapse()
     assert node.join() == {batch.slot: b"000"}
     assert cluster.states(job) == "CA CA CA CA"
+
+
+def test_not_taken_back_when_cancelled_and_rerun(cluster: Cluster, node: Node) -> None:
+    """It was told to end and did not hear of it; the rerun is another attempt."""
+    job = cluster.submit(3)
+    [batch] = node.claim(1, {job: 3})
+    cluster.store.cancel(job, [(1, 1)], by="ann")
+    node.lapse()
+    assert cluster.states(job) == "PD CA PD"
+    cluster.store.requeue(job, [(1, 1)], {State.CANCELLED})
+    assert node.join() == {batch.slot: b"101"}
+    assert cluster.bytes_of(job) == [("R", 1), ("PD", 1), ("R", 1)]
+    [again] = cluster.nodes[1].claim()
+    assert (again.first, again.attempt) == (1, 2)
 
 
 @pytest.mark.parametrize("field", ["uid", "job"])

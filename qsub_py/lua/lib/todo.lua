@@ -34,12 +34,16 @@ local function bury(j)
   end
 end
 
--- Tell each node that holds batches of the job; returns pairs node, sequence number.
+-- Tell each node that holds batches of the job; returns pairs node, sequence number. `upto`: the
+-- node's last slot by now. What begins later is not meant, however late the order is obeyed.
 local function order_holders(id, text)
   local told, holders = {}, redis.call('HKEYS', key('on', id))
+  local rest = string.sub(text, 2)
+  if string.sub(rest, 1, 1) ~= '}' then rest = ',' .. rest end
   for i = 1, math.min(#holders, SLICE) do
+    local upto = redis.call('HGET', key('node', holders[i]), 'slotseq') or '0'
     told[#told + 1] = holders[i]
-    told[#told + 1] = order(holders[i], text)
+    told[#told + 1] = order(holders[i], '{"upto":' .. upto .. rest)
   end
   return told
 end
