@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from qsub_py.model import State
-from qsub_py.store_link import script
 from qsub_py.waits import Edge, Group
 from store.driver import CD, GB, Cluster, F, Node
+from store.meter import Meter
 
 MANY = 10_000
 MILLION = 1_000_000
-SLOW_US = 5000
 #: On a busy machine with two cores.
 pytestmark = pytest.mark.timeout(900)
 
@@ -24,26 +23,12 @@ def node(private: Cluster) -> Node:
 
 
 @pytest.fixture(autouse=True)
-def quick(private: Cluster) -> Iterator[None]:
-    """Fail when the scripts hold the server for 5 ms, but for some that were interrupted.
-
-    What takes long does so each time; of a busy machine some commands of any kind do.
-    """
-    private.link.command("CONFIG", "SET", "slowlog-log-slower-than", SLOW_US)
-    private.link.command("CONFIG", "SET", "slowlog-max-len", 100_000)
-    private.link.command("CONFIG", "RESETSTAT")
+def quick(private: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail when a script holds the server for more than 5 ms of its own work."""
+    meter = Meter(private.link)
+    meter.watch(monkeypatch)
     yield
-    slow = private.link.command("SLOWLOG", "GET", 100_000)
-    info = private.link.command("INFO", "commandstats").decode()
-    calls = sum(
-        int(line.split("calls=")[1].split(",")[0])
-        for line in info.splitlines()
-        if line.startswith(("cmdstat_eval", "cmdstat_evalsha"))
-    )
-    ours = [entry for entry in slow if entry[3][0].startswith(b"EVAL")]
-    names = {script(name).sha.encode(): name for name in ("submit", "finish", "tend", "append")}
-    by_name = [names.get(entry[3][1], "?") for entry in ours]
-    assert len(ours) < calls / 4, f"{len(ours)} of {calls}: {by_name[:20]}"
+    assert meter.slow() == {}
 
 
 def drain(node: Node) -> None:

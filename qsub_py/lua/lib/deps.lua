@@ -29,7 +29,7 @@
 -- `append` (enroll, weigh) and of `retree` (rearm) are done in the same way.
 local BLOCK, LONG, MANY, FEW, NEAR = 256, 64, 16, 16, 1099511627776
 -- What one script may spend on it: a unit is about 50 microseconds.
-local BUDGET = 32
+local BUDGET = 24
 
 -- Jobs of this slice, each loaded once; `touched` ones are written down at its end.
 local met, touched, spent = {}, {}, 0
@@ -357,7 +357,7 @@ local function enroll_group(j, g, at)
 end
 
 -- Look at tasks a..b of a job anew, enrolling their inputs; returns where to go on, or nil.
-local WINDOW = 2048
+local WINDOW = 1024
 local function weigh_slice(j, a, b, word)
   local at = tonumber(word) or 1
   if word == 'on' then
