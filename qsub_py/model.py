@@ -134,6 +134,9 @@ class JobSpec:
     sweep: dict[str, Any] = field(default_factory=dict)
     #: A task whose file of this pattern is there has nothing to do.
     skip_if_exists: str = ""
+    #: Whose variables the job gets, too (slurm, pbs, sge), and of how many processes they speak.
+    compat: str = ""
+    procs: int = 0
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -175,7 +178,7 @@ class JobSpec:
 
 #: Fields of a spec that version 0.1 did not know.
 _NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice",
-          "sweep", "skip_if_exists")  # fmt: skip
+          "sweep", "skip_if_exists", "compat", "procs")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
