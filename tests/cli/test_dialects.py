@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qsub_py.cli import common, options, submitting
+from qsub_py.cli import common, submitting
 from qsub_py.cli.qsub import qsub
 from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
 
-TABLE = options.table_of(options.make_options())
 Submitted = Callable[..., Draft]
 Refuse = Callable[..., str]
 
@@ -147,13 +146,8 @@ def test_lines_10_to_13_words_of_grid_engine(submitted: Submitted, here: Path) -
         ("-hold_jid 12", "afterany"),  # 21
     ],
 )
-def test_lines_14_21_dependencies(
-    submitted: Submitted, refused: Refuse, text: str, kind: str
-) -> None:
-    if "--dependency" not in TABLE:
-        assert "needs `--dependency`, which is not supported yet" in refused(*line(text), "job.sh")
-        return
-    (wish,) = submitted(*line(text), "job.sh").wishes  # type: ignore[attr-defined]
+def test_lines_14_21_dependencies(submitted: Submitted, text: str, kind: str) -> None:
+    (wish,) = submitted(*line(text), "job.sh").wishes
     assert (wish.kind, str(wish.ref)) == (kind, "12")
 
 
@@ -197,12 +191,14 @@ def test_line_22_words_of_slurm(submitted: Submitted) -> None:
 
 
 def test_line_23_no_abbreviations(refused: Refuse) -> None:
-    assert "no such option: --depend" in refused("--depend=afterok:12", "job.sh")
+    message = refused("--depend=afterok:12", "job.sh")
+    assert "options cannot be abbreviated: did you mean --dependency?" in message
 
 
 def test_line_24_a_directory_of_torque(refused: Refuse) -> None:
     message = refused("-d", "/scratch", "job.sh")
-    assert "could mean two things" in message or "not supported yet" in message
+    assert "could mean two things" in message
+    assert "--chdir /scratch" in message and "--dependency afterok:JOB" in message
 
 
 # -- the command line in one dialect -------------------------------------------------------

@@ -263,6 +263,20 @@ def test_no_other_systems_variables(run: Run) -> None:
     assert run(f"#!/bin/sh\n#QSUB --compat none\n#$ -N x\n{listing}")[1] == ""
 
 
+def test_dependencies(env: Env, here: Path) -> None:
+    first = env.qsub("-H", "-J", "1-2", "--wrap", "echo $PBS_ARRAY_INDEX >> order")
+    (here / "pbs.sh").write_text(f"#PBS -W depend=afterok:{first}[].server\necho pbs >> order\n")
+    (here / "sge.sh").write_text(
+        f"#$ -hold_jid_ad {first} -t 1-2\n#$ -o order.$TASK_ID\necho after $SGE_TASK_ID\n"
+    )
+    last = [env.qsub("pbs.sh"), env.qsub("sge.sh")]
+    assert not (here / "order").exists()
+    env.run("qrls", first)
+    assert [env.wait_job(job).state for job in last] == [State.COMPLETED] * 2
+    assert (here / "order").read_text().endswith("pbs\n")
+    assert (here / "order.2").read_text() == "after 2\n"
+
+
 def test_a_script_on_standard_input(env: Env, here: Path) -> None:
     done = env.run("qsub", "-terse", "-l", "h_rt=60", input=SGE_THREADED, stdin=None)
     assert done.stderr == ""
