@@ -137,6 +137,9 @@ class JobSpec:
     skip_if_exists: str = ""
     #: Which nodes, licences and rate; None: any, none and any.
     terms: Terms | None = None
+    #: Whose variables the job gets, too (slurm, pbs, sge), and of how many processes they speak.
+    compat: str = ""
+    procs: int = 0
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -179,7 +182,7 @@ class JobSpec:
 
 #: Fields of a spec that version 0.1 did not know.
 _NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice",
-          "sweep", "skip_if_exists", "terms")  # fmt: skip
+          "sweep", "skip_if_exists", "terms", "compat", "procs")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,11 @@ def parse_notice(text: str) -> Notice:
     return Notice(signal_number(name), before_s, bool(colon))
 
 
+def soft_signal(text: str | None, time_s: float) -> str | None:
+    """Return a --signal of another system, None where it has no limit to come before."""
+    return text if text and time_s and parse_notice(text).before_s < time_s else None
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What was asked for in case of failure, as text; None where nothing was said."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from signal import Signals
+from typing import TYPE_CHECKING
 
 from qsub_py.cli import periodic
 from qsub_py.cli.spec import Draft
@@ -16,12 +18,18 @@ from qsub_py.terms import NO_TERMS, Terms, shown_rate
 from qsub_py.text import safe
 from qsub_py.units import format_array, format_duration, format_size
 
+if TYPE_CHECKING:
+    from qsub_py.dialect import Said
+
 #: So many tasks of a sweep are shown.
 _FIRST = 5
 
 
-def describe(draft: Draft) -> str:
-    """Return the job as lines of `name  value`, safe for a terminal."""
+def describe(draft: Draft, said: Sequence[Said] = ()) -> str:
+    """Return the job as lines of `name  value`, safe for a terminal.
+
+    `said`: what was understood from which line or foreign word.
+    """
     spec = draft.spec
     rows = [
         ("would submit", spec.name),
@@ -46,6 +54,8 @@ def describe(draft: Draft) -> str:
         draft.max_fails
     )
     rows += _first_tasks(draft)
+    rows += [("variables", f"also those of {spec.compat}")] if spec.compat else []
+    rows += [("read", _understood(one)) for one in said]
     rows += [("note", note) for note in draft.notes]
     return "\n".join(f"{name:<13}{safe(value)}" for name, value in rows)
 
@@ -69,6 +79,11 @@ def _first_tasks(draft: Draft) -> list[tuple[str, str]]:
     if sweep is not None and sweep.count > _FIRST:
         rows.append(("...", f"and {sweep.count - _FIRST} more"))
     return rows
+
+
+def _understood(said: Said) -> str:
+    meaning = f"no effect ({said.meaning})" if said.is_harmless else said.meaning
+    return f"{said.where or 'command line'}: {said.text} -> {meaning}"
 
 
 def _runs(spec: JobSpec) -> str:

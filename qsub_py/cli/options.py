@@ -6,7 +6,7 @@ One frozen `Request` holds what was asked for, merged from the command line and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,16 @@ class Request:
     on_timeout: str | None = None
     requeue_exit: bool | None = None
     signal: str | None = None
+    dialect: str | None = None
+    ignore_directives: bool | None = None
+    compat: str | None = None
+    #: What dialects say beside these options: see dialect.Reading.
+    tasks: str | None = None
+    at_once: str | None = None
+    procs: str | None = None
+    shell: str | None = None
+    umask: str | None = None
+    soft_signal: str | None = None
 
     @property
     def is_sweep(self) -> bool:
@@ -96,12 +106,37 @@ class Request:
         said = (self.zip, self.sample, self.seed, self.each_line, self.from_csv, self.from_json)
         return bool(self.sweep) or any(value is not None for value in said)
 
-    def over(self, weaker: Request) -> Request:
-        """Return this request, completed from `weaker` where it says nothing."""
+    def over(self, weaker: Request, *, is_slurms: bool = False) -> Request:
+        """Return this request, completed from `weaker` where it says nothing.
+
+        `is_slurms`: cpus of the one are for each of the other's processes, as in Slurm; else who
+        says one of the two has said both.
+        """
+        groups = _ALTERNATIVES if is_slurms else (*_ALTERNATIVES, {"cpus", "tasks", "procs"})
+        said = {name for name in self.__dataclass_fields__ if _is_said(getattr(self, name))}
+        settled = said.union(*(names for names in groups if said & names))
         return Request(**{
-            name: getattr(self, name) if _is_said(getattr(self, name)) else getattr(weaker, name)
+            name: getattr(self if name in settled else weaker, name)
             for name in self.__dataclass_fields__
         })  # fmt: skip
+
+    def differing(self, other: Request) -> tuple[str, str] | None:
+        """Return two fields, of this and of the other, that say two things of one matter."""
+        for name in self.__dataclass_fields__:
+            if not _is_said(getattr(self, name)):
+                continue
+            alike = next((names for names in _ALTERNATIVES if name in names), {name})
+            for rival in sorted(alike):
+                theirs = getattr(other, rival)
+                if _is_said(theirs) and (rival, theirs) != (name, getattr(self, name)):
+                    return name, rival
+        return None
+
+
+#: Who says one of them has said it: what a weaker source says of the others does not count.
+_ALTERNATIVES = (
+    {"mem", "mem_per_cpu"}, {"gpus", "gres"}, {"every", "cron"}, {"signal", "soft_signal"},
+)  # fmt: skip
 
 
 def _is_said(value: object) -> bool:
@@ -120,7 +155,7 @@ def make_options() -> list[click.Parameter]:
     """Return qsub's options, in the order of the help."""
     return [
         *_naming(), *_resources(), *_sweeping(), *_scheduling(), *_periodic(), *_failure(),
-        *_surroundings(), *_files(), *_waiting(),
+        *_surroundings(), *_files(), *_dialects(), *_waiting(),
     ]  # fmt: skip
 
 
@@ -271,6 +306,19 @@ def _files() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
+def _dialects() -> list[click.Parameter]:
+    at = "Scripts of other batch systems"
+    return [
+        _value(at, "--dialect", metavar="slurm|pbs|torque|sge",
+               help="Read the options that follow, and the script, as this system does; without it"
+               " lines #QSUB, #SBATCH, #PBS, #$ are read, each in its own meaning."),
+        _flag(at, "--ignore-directives", help="Read no such lines."),
+        _value(at, "--compat", metavar="slurm|pbs|sge|none",
+               help="Give the job this system's variables (that of its lines, or of the ids that"
+               " the script names)."),
+    ]  # fmt: skip
+
+
 def _waiting() -> list[click.Parameter]:
     at = "Waiting"
     return [
@@ -292,6 +340,22 @@ def table_of(params: list[click.Parameter]) -> dict[str, Option]:
                 for word in group:
                     table[word] = Option(name, not param.is_flag)
     return table
+
+
+def request_from(words: Iterable[str], params: list[click.Parameter]) -> Request:
+    """Return the request of options that stand in one word each (`--name=value`)."""
+    fields: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        for param in params:
+            if not isinstance(param, click.Option) or param.name is None:
+                continue
+            if name in param.opts or name in param.secondary_opts:
+                given = value if equals else name in param.opts
+                fields[param.name] = (*fields.get(param.name, ()), given) if param.multiple else (
+                    given
+                )  # fmt: skip
+    return request_of(fields)
 
 
 def request_of(params: Mapping[str, Any]) -> Request:

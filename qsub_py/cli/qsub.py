@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qsub_py import config
 from qsub_py.cli import common, options, words
 from qsub_py.cli.options import Request, SectionOption
-from qsub_py.cli.script import Script, directives, foreign_directives
+from qsub_py.cli.script import Script, with_shell
 from qsub_py.cli.spec import build, configured
 from qsub_py.cli.target import Kind, kind_of
 from qsub_py.cli.work import find_script, work_of
-from qsub_py.errors import SpecError
+from qsub_py.dialect_signs import directives, wanted
+
+if TYPE_CHECKING:
+    from qsub_py.dialect import Reading, Said
 
 _META = "qsub_py.parsed"
 #: Where the words after the first are looked through for qsub's own options.
 _TAKES_LATE = (Kind.FILE, Kind.FUNCTION, Kind.STDIN)
-_NOT_IN_SCRIPTS = ("--wrap", "--extend", "--dry-run", "--help", "--version", "--debug")
 
 
 class QsubCommand(click.Command):
@@ -32,17 +34,28 @@ class QsubCommand(click.Command):
         if ctx.resilient_parsing:  # completion: half a line need not make sense
             return super().parse_args(ctx, args)
         table = options.table_of(self.get_params(ctx))
-        parts = words.split(args, table)
+        reading: Reading | None = None
+        if os.environ.get("QSUB_DIALECT"):
+            from qsub_py.cli import dialects
+
+            parts = words.split(args, table, dialects.chosen(None, os.environ))
+        else:
+            parts = words.split(args, table)
+        if parts.foreign:
+            from qsub_py.cli import dialects
+
+            reading = dialects.read_words(parts.foreign)
         kind: Kind | None = None
         late: tuple[str, ...] = ()
         rest = parts.words
         if parts.words and not {"--help", "--version"} & set(parts.options):
-            kind = Kind.COMMAND if parts.is_dashed else kind_of(parts.words[0])
+            is_command = parts.is_dashed or (reading is not None and reading.is_program)
+            kind = Kind.COMMAND if is_command else kind_of(parts.words[0])
             if kind in _TAKES_LATE:
                 first = parts.words[0]
                 late, own = words.split_late(parts.words[1:], table, target=first)
                 rest = (first, *own)
-        ctx.meta[_META] = kind
+        ctx.meta[_META] = kind, reading
         return super().parse_args(ctx, [*parts.options, *late, "--", *rest])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -72,7 +85,8 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
 
     Options stand before the first word. After a SCRIPT or FUNCTION qsub still takes --cpus --mem
     --gpus --time --array --sweep --wait --follow --dry-run; what follows `--` is never qsub's.
-    Lines `#QSUB --option ...` at the head of a script are options, too.
+    Lines `#QSUB --option ...` at the head of a script are options, too; so are
+    those of Slurm, PBS and Grid Engine.
 
     \b
     Examples:
@@ -83,15 +97,20 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
       qsub model.py:fit 3 lr=0.1           a call of a Python function
       qsub --sweep lr=0.1,0.01 --sweep seed=1:10 train.py -- --lr {lr} --seed {seed}
     """
-    kind: Kind | None = context.meta[_META]
+    kind: Kind | None
+    reading: Reading | None
+    kind, reading = context.meta[_META]
     first, arguments = (words[0], words[1:]) if words else ("", ())
-    asked = options.request_of(params)
+    asked = _asked(params, reading, context.command)
     if asked.extend is not None:
         from qsub_py.cli.extending import extend
 
         return extend(asked, words)
     script = find_script(kind, first, asked.wrap)
-    request = _completed(asked, context.command, script)
+    request, said = _completed(asked, context.command, script)
+    said = (*(reading.said if reading is not None else ()), *said)
+    if script is not None:
+        script = with_shell(script, request.shell or "")
     if request.is_sweep:
         from qsub_py.cli.sweeps import read_sweep, swept_work
 
@@ -102,52 +121,50 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     if request.dry_run:
         from qsub_py.cli.dry_run import describe
 
-        click.echo(describe(draft))
+        click.echo(describe(draft, said))
         return 0
     from qsub_py.cli.submitting import submit
 
+    idle = [f"{one.text} ({one.meaning})" for one in said if one.is_harmless]
+    if idle:
+        draft = replace(draft, notes=(*draft.notes, f"without effect: {', '.join(idle)}"))
     return submit(draft, does_wait=bool(request.wait), does_follow=bool(request.follow))
 
 
-def _completed(asked: Request, command: click.Command, script: Script | None) -> Request:
-    """Complete the command line by QSUB_* variables, directives and the configuration file."""
+def _asked(params: dict[str, Any], reading: Reading | None, command: click.Command) -> Request:
+    """Return what the command line says, in our own and in foreign words."""
+    own = options.request_of(params)
+    if reading is None:
+        return own
+    from qsub_py.cli import dialects
+
+    return dialects.joined(own, reading, command.params)
+
+
+def _completed(
+    asked: Request, command: click.Command, script: Script | None
+) -> tuple[Request, tuple[Said, ...]]:
+    """Complete the command line by QSUB_* variables, directives and the configuration file.
+
+    Also returns what was understood of directives.
+    """
     settings = config.load()
-    written = _directed(command, script) if script is not None else Request()
-    by_variable = configured(settings, os.environ, by_variable=True)
-    by_file = configured(settings, os.environ, by_variable=False)
-    return asked.over(by_variable).over(written).over(by_file)
+    others = (
+        configured(settings, os.environ, by_variable=True),
+        configured(settings, os.environ, by_variable=False),
+    )
+    if not _is_foreign(asked, script):
+        return asked.over(others[0]).over(others[1]), ()
+    from qsub_py.cli import dialects
+
+    return dialects.completed(asked, command.params, script, others, os.environ)
 
 
-def _directed(command: click.Command, script: Script) -> Request:
-    """Return what the `#QSUB` lines of a script ask for; raises SpecError."""
-    found: list[str] = []
-    table = options.table_of(command.params)
-    for number, line in directives(script):
-        found += _directive(number, line, table, script)
-    system = foreign_directives(script)
-    if system and not found:
-        common.hint(
-            f"qsub: the {system} lines in {script.shown} are not read yet; write #QSUB lines"
-        )
-    with command.make_context("qsub", found) as context:
-        return options.request_of(context.params)
-
-
-def _directive(
-    number: int, line: Sequence[str], table: dict[str, words.Option], script: Script
-) -> tuple[str, ...]:
-    where = f"{script.shown}, line {number}"
-    try:
-        parts = words.split(line, table)
-    except SpecError as error:
-        raise SpecError(f"{where}: {error}", hint=error.hint) from None
-    if parts.words or parts.is_dashed:
-        raise SpecError(f"{where}: {parts.words[0] if parts.words else '--'!r} is no option",
-                        hint="a #QSUB line holds options only")  # fmt: skip
-    for option in parts.options:
-        if option.partition("=")[0] in _NOT_IN_SCRIPTS:
-            raise SpecError(f"{where}: {option.partition('=')[0]} belongs on the command line")
-    return parts.options
+def _is_foreign(asked: Request, script: Script | None) -> bool:
+    """Whether something is to be read that is not on the command line, or in another's words."""
+    if asked.dialect or asked.compat or os.environ.get("QSUB_DIALECT"):
+        return True
+    return script is not None and bool(directives(script.readable) or wanted(script.readable))
 
 
 def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Scripts as they are submitted: reading, judging and the `#QSUB` lines in their head.
+"""Scripts as they are submitted: reading, judging and the directives in their head.
 
 A script's text travels with the job, so that editing the file later changes nothing. Programs
 and large files stay where they are and run from there.
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from qsub_py.dialect_signs import MAX_HEAD_BYTES
 from qsub_py.errors import SpecError
 from qsub_py.text import quoted
 
 MAX_SCRIPT_BYTES = 1024 * 1024
-DIRECTIVE = "#QSUB"
-_FOREIGN = {"#SBATCH": "Slurm", "#PBS": "PBS", "#$ ": "Grid Engine"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,8 @@ class Script:
     text: str | None
     #: Names it in messages and the job, where it has no path.
     title: str = ""
+    #: The begin of a text that runs in place.
+    top: str = ""
 
     @property
     def is_python(self) -> bool:
@@ -40,6 +40,11 @@ class Script:
     def shown(self) -> str:
         """Its name in messages."""
         return os.path.basename(self.path) or self.title
+
+    @property
+    def readable(self) -> str:
+        """What can be read of it here."""
+        return self.top if self.text is None else self.text
 
 
 def read_script(word: str) -> Script:
@@ -55,7 +60,8 @@ def read_script(word: str) -> Script:
         if not is_regular:
             raise SpecError(f"{quoted(word)} is not a text of at most 1 MB")
         _check_in_place(word, path)
-        return Script(path, None)
+        top = data[:MAX_HEAD_BYTES] if b"\0" not in data[:8192] else b""
+        return Script(path, None, top=top.decode("utf-8", "surrogateescape"))
     return Script(path, _checked(data, quoted(word), is_python=path.endswith(".py")))
 
 
@@ -115,36 +121,13 @@ def _checked(data: bytes, shown: str, *, is_python: bool) -> str:
     return text
 
 
-def head(text: str) -> list[tuple[int, str]]:
-    """Return the numbered comment lines before the first line that does something."""
-    lines: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if stripped and not stripped.startswith("#"):
-            break
-        if stripped:
-            lines.append((number, stripped))
-    return lines
-
-
-def directives(script: Script) -> list[tuple[int, list[str]]]:
-    """Return the words of each `#QSUB` line with its number; raises SpecError."""
-    found = []
-    for number, line in head(script.text or ""):
-        if line == DIRECTIVE or line.startswith((DIRECTIVE + " ", DIRECTIVE + "\t")):
-            try:
-                words = shlex.split(line[len(DIRECTIVE) :], comments=True)
-            except ValueError as error:
-                raise SpecError(f"line {number}: {line}: {error}") from None
-            if words:
-                found.append((number, words))
-    return found
-
-
-def foreign_directives(script: Script) -> str:
-    """Return whose directives the head has ("Slurm"), "" when none."""
-    for _, line in head(script.text or ""):
-        for prefix, system in _FOREIGN.items():
-            if line.startswith(prefix):
-                return system
-    return ""
+def with_shell(script: Script, shell: str) -> Script:
+    """Return the script with another interpreter in its `#!` line (`-S` of PBS and Grid Engine)."""
+    if script.text is None or script.is_python or not shell:
+        return script
+    first, newline, rest = script.text.partition("\n")
+    if first[2:].split()[:1] == [shell]:  # with words of its own: `#!/bin/bash -l`
+        return script
+    if not first.startswith("#!"):
+        return replace(script, text=f"#!{shell}\n{script.text}")
+    return replace(script, text=f"#!{shell}{newline}{rest}")

@@ -26,7 +26,7 @@ from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.model import ONE_TASK, JobSpec, Segments
 from qsub_py.policy import MAX_RETRIES
-from qsub_py.policy_text import Asked, read_notice, read_retry
+from qsub_py.policy_text import Asked, read_notice, read_retry, soft_signal
 from qsub_py.terms import Terms
 from qsub_py.terms_text import AskedTerms, parse_nodes, read_terms
 from qsub_py.units import (
@@ -151,7 +151,7 @@ def build(
         spec,
         function=work.function,
         priority=read_priority(request.priority),
-        limit=array.limit if array is not None else 0,
+        limit=(array and array.limit) or (int(request.at_once or 0) if spec.is_array else 0),
         is_held=bool(request.hold),
         begin=request.begin or "",
         key=_key(request.key),
@@ -160,9 +160,7 @@ def build(
         rule=rule_of(request),
         times=times_of(request),
         parcels=parcels,
-        max_fails=""
-        if request.max_fails is None
-        else _read("--max-fails", parse_share, request.max_fails),
+        max_fails=_share(request.max_fails),
         pages=pages,
         notes=tuple(notes),
     )
@@ -170,13 +168,14 @@ def build(
 
 def base(request: Request, work: Work) -> JobSpec:
     """Return the spec without its program, environment and array."""
-    cpus = _number(request.cpus, "--cpus", least=1, most=MAX_CPUS, default=1)
+    tasks = int(request.tasks or 1)
+    cpus = _number(request.cpus, "--cpus", least=1, most=MAX_CPUS, default=1) * tasks
     return JobSpec(
         kind="call" if work.function else "command",
         name=_name(request.name, work.shown),
         owner=user_name(),
         cwd=_directory(request.chdir),
-        umask=_umask(),
+        umask=int(request.umask, 8) if request.umask else _umask(),
         segments=ONE_TASK,
         cpus=cpus,
         mem_bytes=_memory(request, cpus),
@@ -192,6 +191,8 @@ def base(request: Request, work: Work) -> JobSpec:
         account=_text(request.account, "--account"),
         is_cwd_optional=bool(work.function) and request.chdir is None,
         skip_if_exists=_pattern(request.skip_if_exists, "--skip-if-exists"),
+        compat=request.compat or "",
+        procs=min(int(request.procs or 0), cpus),
     )
 
 
@@ -227,7 +228,8 @@ def with_failure(spec: JobSpec, request: Request) -> JobSpec:
     retries = _number(request.retries, "--retries", least=0, most=MAX_RETRIES, default=-1)
     asked = Asked(
         None if retries < 0 else retries, request.backoff, request.retry_on, request.on_oom,
-        request.on_timeout, request.signal, bool(request.requeue_exit),
+        request.on_timeout, request.signal or soft_signal(request.soft_signal, spec.time_s),
+        bool(request.requeue_exit),
     )  # fmt: skip
     return replace(
         spec,
@@ -364,6 +366,10 @@ def _wishes(request: Request) -> tuple[tuple[Wish, ...], bool]:
     for text in request.after:
         wishes += _read("--after", waits.parse_after, text)
     return tuple(dict.fromkeys(wishes)), is_or
+
+
+def _share(text: str | None) -> str:
+    return "" if text is None else _read("--max-fails", parse_share, text)
 
 
 def _key(text: str | None) -> str:

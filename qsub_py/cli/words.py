@@ -2,7 +2,8 @@
 
 Options before the first word are qsub's; after a script or function a short list still is;
 after a command nothing is. Short options never cluster and nothing may be abbreviated. Pure:
-which word is a file is decided by `target.py`; foreign and later words are in `refused.py`.
+which word is a file is decided by `target.py`; words of other systems that can only be theirs
+are handed on, what could mean two things is refused (`refused.py`).
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qsub_py.cli import refused
 from qsub_py.errors import SpecError
 from qsub_py.waits import is_id
+
+if TYPE_CHECKING:
+    from qsub_py.dialect import Dialect, Item
 
 #: What qsub still takes after a SCRIPT or FUNCTION.
 LATE_OPTIONS = (
     "--cpus", "--mem", "--gpus", "--time", "--array", "--sweep", "--wait", "--follow", "--dry-run",
 )  # fmt: skip
 
+#: Ours, and another system's before what begins like this.
+_SHARED = {"-W": re.compile(r"\w+="), "-J": re.compile(r"\d+-"), "-b": re.compile("[yn]")}
 _NUMBER = re.compile(r"-\.?\d")
 
 
@@ -41,20 +48,58 @@ class Split:
     words: tuple[str, ...]
     #: The words came after `--`: they are a command, not looked up here.
     is_dashed: bool = False
+    #: Options of other systems.
+    foreign: tuple[Item, ...] = ()
 
 
-def split(argv: Sequence[str], table: Mapping[str, Option]) -> Split:
-    """Separate qsub's options from the words; raises SpecError for what is no option."""
+def split(
+    argv: Sequence[str], table: Mapping[str, Option], dialect: Dialect | None = None
+) -> Split:
+    """Separate qsub's options from the words; raises SpecError for what is no option.
+
+    With a dialect (or from `--dialect` on) words are read in its meaning first.
+    """
     options: list[str] = []
+    foreign: list[Item] = []
     rest = deque(argv)
+    has_short = False
     while rest:
         word = rest.popleft()
-        if word == "--":
-            return Split(tuple(options), tuple(rest), is_dashed=True)
-        if word == "-" or not word.startswith("-"):
-            return Split(tuple(options), (word, *rest))
+        if word == "--" or word == "-" or not word.startswith("-"):
+            words = tuple(rest) if word == "--" else (word, *rest)
+            return Split(tuple(options), words, word == "--", tuple(foreign))
+        system = _system(word, rest[0] if rest else "", table, dialect)
+        if system is not None:
+            from qsub_py.dialect import take
+
+            rest.appendleft(word)
+            foreign.append(take(system, rest))
+            continue
         options.append(_take(word, rest, table))
-    return Split(tuple(options), ())
+        if options[-1].startswith("--dialect="):
+            if has_short or foreign:
+                raise SpecError("--dialect comes before the words that it explains")
+            from qsub_py.dialect_words import named
+
+            dialect = named(options[-1].partition("=")[2])
+        has_short |= not word.startswith("--")
+    return Split(tuple(options), (), False, tuple(foreign))
+
+
+def _system(
+    word: str, following: str, table: Mapping[str, Option], dialect: Dialect | None
+) -> Dialect | None:
+    """Return the dialect in which an option is to be read, None when it is our own."""
+    name = word.partition("=")[0] if word.startswith("--") else word
+    if dialect is not None:
+        is_own = name.startswith("--") and name in table and name not in dialect.rules
+        return None if is_own else dialect
+    shape = _SHARED.get(name)
+    if name in table and (shape is None or not shape.match(following)):
+        return None
+    from qsub_py.dialect_words import owner  # here: the tables are read by few submissions
+
+    return owner(word, following, is_ours=name in table)
 
 
 def split_late(
@@ -88,7 +133,6 @@ def _take(word: str, rest: deque[str], table: Mapping[str, Option]) -> str:
     if not option.takes_value:
         if value is not None:
             raise SpecError(f"`{spelled}` takes no value", hint=f"write `{spelled}` alone")
-        refused.check_flag(spelled, rest[0] if rest else "")
         return option.name
     if value is None:
         value = _next_value(spelled, rest, table)
@@ -104,7 +148,7 @@ def _spelled(word: str, table: Mapping[str, Option]) -> tuple[str, str | None]:
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         return name, value if equals else None
-    if len(word) == 2 or refused.is_foreign(word):
+    if len(word) == 2:
         return word, None
     letter = word[:2]
     option = table.get(letter)

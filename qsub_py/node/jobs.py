@@ -17,7 +17,7 @@ from typing import Any
 from qsub_py.errors import PayloadError, QsubError, StoreError
 from qsub_py.inputs import Run
 from qsub_py.model import Batch, JobSpec
-from qsub_py.node import surroundings
+from qsub_py.node import foreign, surroundings
 from qsub_py.node.batch import MOST_COMMONS
 from qsub_py.node.command_line import command_line
 from qsub_py.node.inputs import Inputs, MissingInput, needs
@@ -232,7 +232,7 @@ class Jobs:
             env["QSUB_TIME_S"] = f"{time_s:g}"
         if job.spec.notice:
             env["QSUB_SIGNAL"] = str(job.spec.notice.signal)
-        return env
+        return env | foreign.attempt_variables(job.spec, batch.attempt, env)
 
     def _common(self, job: Job) -> dict[str, Any]:
         spec = job.spec
@@ -258,6 +258,7 @@ class Jobs:
             "QSUB_SUBMIT_DIR": spec.cwd,
             "QSUB_SCRIPT": spec.script_path,
             "QSUB_PARAMS": "{}",
+            **foreign.job_variables(job.id, spec, env, self._dir),
         }
         if job.schedule:
             env |= {"QSUB_SCHEDULE_ID": str(job.schedule), "QSUB_DUE_AT": f"{job.due_at:.3f}"}
@@ -278,7 +279,7 @@ class Jobs:
         return common | {"argv": command_line(spec, job.path, self._settings)}
 
     def _task(self, job: Job, position: int) -> dict[str, Any]:
-        env = {"QSUB_TASK_ID": str(job.spec.index(position))}
+        env = foreign.task_variables(job.id, job.spec, position)
         task: dict[str, Any] = {"pos": position, "env": env}
         if job.special is not None:
             job.special.dress(task, position, job.common["argv"])
@@ -309,7 +310,8 @@ class Jobs:
             where.append((at, stop - at, at - first))
             at = stop
         parts = job.spec.segments.parts
-        compact = len(chunks) == 1 and not job.spec.output and len(parts) == 1 and not job.special
+        is_special = job.special or job.spec.compat
+        compact = len(chunks) == 1 and not job.spec.output and len(parts) == 1 and not is_special
         if compact:
             first, count, offset = where[0]
             tasks = {"first": first, "count": count, "chunk": 0, "at": offset,
@@ -325,7 +327,7 @@ class Jobs:
     def _call_task(self, job: Job, position: int, chunk: int, at: int) -> dict[str, Any]:
         index = job.spec.index(position)
         task: dict[str, Any] = {"pos": position, "index": index, "chunk": chunk, "at": at}
-        task["env"] = {"QSUB_TASK_ID": str(index)}
+        task["env"] = foreign.task_variables(job.id, job.spec, position)
         if job.special is not None:
             job.special.dress(task, position, [])
         return task | output_files(job, position, self._settings.name)

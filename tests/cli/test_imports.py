@@ -50,3 +50,12 @@ def test_a_call_needs_cloudpickle(tmp_path: Path) -> None:
     path.write_text("def f(): pass\n")
     found = imported("qsub", "--dry-run", f"{path}:f")
     assert "cloudpickle" in found and not found & (HEAVY - {"cloudpickle", "asyncio"})
+
+
+def test_the_tables_of_other_systems_are_for_their_words(tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\ntrue\n")
+    for words in (["-c", "2", "-W"], ["-J", "x", "-t", "5"]):
+        assert "qsub_py.dialect" not in imported("qsub", "--dry-run", *words, str(script))
+    script.write_text("#!/bin/sh\n#PBS -N x\ntrue\n")
+    assert "qsub_py.dialect_pbs" in imported("qsub", "--dry-run", str(script))

@@ -93,8 +93,9 @@ def test_a_job_that_asks_too_much_is_told_at_once(cluster_env: Env) -> None:
 
 
 def test_a_script_with_foreign_directives(env: Env) -> None:
-    Path("job.sh").write_text("#!/bin/sh\n#SBATCH --mem=4G\ntrue\n")
-    assert "qsub: the Slurm lines in job.sh are not read yet" in screen("qsub", "job.sh")[0]
+    Path("job.sh").write_text("#!/bin/sh\n#SBATCH --mem=4G --mail-type=END\ntrue\n")
+    shown, _ = screen("qsub", "job.sh")
+    assert "qsub: without effect: --mail-type=END (mail is not sent)" in shown
 
 
 def test_logs_are_made_harmless(cluster_env: Env) -> None:

@@ -78,25 +78,44 @@ def test_split_refuses(argv: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word",
+    ("argv", "system", "value", "words"),
     [
-        "-terse",
-        "-cwd",
-        "-wd",
-        "-pe",
-        "-tc",
-        "-sync",
-        "-hold_jid",
-        "-hold_jid_ad",
-        "-notify",
-        "-now",
-        "-l",
-        "-V",
+        ("-terse true", "sge", "", ("true",)),
+        ("-wd /tmp true", "sge", "/tmp", ("true",)),
+        ("-pe smp 4 true -pe", "sge", "smp 4", ("true", "-pe")),
+        ("-hold_jid 12 true", "sge", "12", ("true",)),
+        ("-b y echo hi", "sge", "y", ("echo", "hi")),
+        ("-j y true", "sge", "y", ("true",)),
+        ("-j oe true", "pbs", "oe", ("true",)),
+        ("-l h_rt=60,mem_free=1G true", "sge", "h_rt=60,mem_free=1G", ("true",)),
+        ("-l mem=1gb,walltime=60 true", "pbs", "mem=1gb,walltime=60", ("true",)),
+        ("-lwalltime=60 true", "pbs", "walltime=60", ("true",)),
+        ("-J 1-10 true", "pbs", "1-10", ("true",)),
+        ("-W depend=afterok:12 true", "pbs", "depend=afterok:12", ("true",)),
+        ("-V true", "pbs", "", ("true",)),
+        ("-n 8 true", "slurm", "8", ("true",)),
+        ("-n8 true", "slurm", "8", ("true",)),
+        ("--ntasks=8 true", "slurm", "8", ("true",)),
+        ("--mail-type END true", "slurm", "END", ("true",)),
     ],
 )
-def test_foreign_words_say_so(word: str) -> None:
-    assert f"`{word}` of " in refusal(word, "true")
-    assert "is not supported yet" in refusal(word, "true")
+def test_words_that_only_one_system_has(
+    argv: str, system: str, value: str, words: tuple[str, ...]
+) -> None:
+    found = split(argv.split(), TABLE)
+    assert [(item.dialect.name, item.value) for item in found.foreign] == [(system, value)]
+    assert (found.options, found.words) == ((), words)
+
+
+def test_a_dialect_reads_words_in_its_meaning() -> None:
+    sge = split(["--dialect", "sge", "-t", "1-10", "-N", "2", "--cpus", "3", "true"], TABLE)
+    assert [item.name for item in sge.foreign] == ["-t", "-N"]
+    assert sge.options == ("--dialect=sge", "--cpus=3")
+    slurm = split(["--dialect=slurm", "-N", "1", "-t", "5", "--cpus-per-task=2", "true"], TABLE)
+    assert [item.name for item in slurm.foreign] == ["-N", "-t", "--cpus-per-task"]
+    assert "comes before the words that it" in refusal("-t", "5", "--dialect", "sge", "true")
+    assert "did you mean slurm?" in refusal("--dialect", "slrum", "true")
+    assert "Grid Engine has no option '-z'" in refusal("--dialect", "sge", "-z", "true")
 
 
 @pytest.mark.parametrize(
@@ -108,8 +127,7 @@ def test_foreign_words_say_so(word: str) -> None:
         ("-w e true", ("--dry-run", "--nodelist e")),
         ("-a 202611211200 true", ("--begin", "--array 202611211200")),
         ("-a 1200 true", ("--begin", "--array 1200")),
-        ("-J 1-10 true", ("--array 1-10", "--name 1-10")),
-        ("-b y true", ("needs no -b", "--begin")),
+        ("-p -100 true", ("--priority -100", "--queue -100")),
         ("-h true", ("--help", "--hold")),
     ],
 )
@@ -117,11 +135,6 @@ def test_ambiguous_words_name_both_readings(argv: str, readings: tuple[str, str]
     message = refusal(*argv.split())
     assert "could mean two things" in message
     assert all(reading in message for reading in readings)
-
-
-@pytest.mark.parametrize("word", ["depend=afterok:12", "block=true", "umask=022"])
-def test_what_pbs_puts_behind_w(word: str) -> None:
-    assert f"`-W {word.partition('=')[0]}=` of PBS" in refusal("-W", word, "true")
 
 
 @pytest.mark.parametrize(

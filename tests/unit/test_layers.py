@@ -25,7 +25,7 @@ PURE = {
     *("policy", "nodeinfo", "proof", "waits", "inputs", "account", "estimate", "states"),
     *("terms", "terms_text", "limits"),
 }
-PURE_FAMILIES = {"sweep"}
+PURE_FAMILIES = {"sweep", "dialect"}
 #: Layer 1: adapters, each a family of modules (config, config_keys, ...) that others are not in.
 FAMILIES = {"config", "server", "store", "payload", "ssh", "bundle", "archive"}
 RELATIVES = {"resp": "store", "byvalue": "payload"}
