@@ -13,7 +13,7 @@ from qsub_py.waits import Condition, Group, Waits, Wish
 
 if TYPE_CHECKING:
     from qsub_py.arrays import JobRef
-    from qsub_py.cli.spec import Draft
+    from qsub_py.cli.draft import Draft
     from qsub_py.client import Client
     from qsub_py.model import JobInfo
 

@@ -8,7 +8,7 @@ from signal import Signals
 from typing import TYPE_CHECKING
 
 from qsub_py.cli import periodic
-from qsub_py.cli.spec import Draft
+from qsub_py.cli.draft import Draft
 from qsub_py.model import JobSpec
 from qsub_py.shipping import describe as describe_parcel
 from qsub_py.sweep import Sweep, from_plain

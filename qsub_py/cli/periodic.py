@@ -14,7 +14,7 @@ from qsub_py.errors import JobNotFound, SpecError
 from qsub_py.units import parse_begin, parse_duration
 
 if TYPE_CHECKING:
-    from qsub_py.cli.spec import Draft
+    from qsub_py.cli.draft import Draft
     from qsub_py.client import Client
     from qsub_py.periodic import Rule
     from qsub_py.store_schedules import ScheduleInfo

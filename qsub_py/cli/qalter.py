@@ -11,6 +11,7 @@ import click
 
 from qsub_py.cli import common, ids, options, spec
 from qsub_py.cli.confirming import confirm
+from qsub_py.cli.draft import Work
 from qsub_py.cli.options import Request
 from qsub_py.errors import JobNotFound, PayloadError, SpecError
 from qsub_py.model import JobInfo, JobSpec, State
@@ -172,7 +173,7 @@ def _altered(old: JobSpec, request: Request) -> JobSpec:
     said = _said(request)
     # Memory per cpu is of the cpus that it has.
     request = replace(request, cpus=request.cpus or str(old.cpus))
-    asked = spec.base(request, spec.Work(shown=old.name))
+    asked = spec.base(request, Work(shown=old.name))
     elsewhere = {*_BESIDE_SPEC, *_FAILURE, *_TERMS, "signal"}
     fields = {_FIELDS.get(name, name) for name in said - elsewhere}
     new = replace(old, **{field: getattr(asked, field) for field in fields})

@@ -11,13 +11,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from qsub_py import activation, waits
 from qsub_py import environ as environment
 from qsub_py.arrays import parse_limit, parse_share
 from qsub_py.cli.common import whole
+from qsub_py.cli.draft import Draft, Work
 from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
 from qsub_py.cli.periodic import rule_of, times_of
@@ -44,8 +45,6 @@ from qsub_py.waits import Wish
 
 if TYPE_CHECKING:
     from qsub_py.config import Config, JobConfig
-    from qsub_py.periodic import Rule
-    from qsub_py.shipping import Parcel
     from qsub_py.sweep import Sweep
 
 T = TypeVar("T")
@@ -54,50 +53,6 @@ MAX_CPUS = 1_000_000
 MAX_PRIORITY = 1_000_000
 MAX_TEXT = 1000
 GRACE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is to run, before anything is known of where and how."""
-
-    #: Shown in messages and the source of the job's name.
-    shown: str
-    argv: tuple[str, ...] = ()
-    script: str | None = None
-    script_path: str = ""
-    #: A .py file too large to travel: run in place, by the interpreter.
-    is_large_python: bool = False
-    #: The packed function of a call.
-    function: bytes = b""
-    function_name: str = ""
-    path: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A job that could be submitted: its spec, and what only the queue needs."""
-
-    spec: JobSpec
-    function: bytes = b""
-    priority: int = 0
-    limit: int = 0
-    is_held: bool = False
-    #: As written, "" for at once; read again by the server's clock.
-    begin: str = ""
-    key: str = ""
-    #: What it waits for, as asked; whether one of them is enough.
-    wishes: tuple[Wish, ...] = ()
-    is_or: bool = False
-    #: The files of spec.ship, to be sent.
-    parcels: tuple[Parcel, ...] = ()
-    #: Of a schedule: when it fires, and how often at most (0: any number).
-    rule: Rule | None = None
-    times: int = 0
-    #: See model.Submission.
-    max_fails: str = ""
-    pages: tuple[bytes, ...] = ()
-    #: Advice for a person.
-    notes: tuple[str, ...] = ()
 
 
 def configured(config: Config, environ: Mapping[str, str], *, by_variable: bool) -> Request:

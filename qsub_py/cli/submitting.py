@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from qsub_py.cli import common
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.periodic import plan_of
-from qsub_py.cli.spec import Draft
 from qsub_py.reasons import Need, capacity_complaint, fitting_nodes
 from qsub_py.terms import NO_TERMS
 from qsub_py.units import parse_begin

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from qsub_py.arrays import is_limit
 from qsub_py.cli.common import whole
+from qsub_py.cli.draft import Work
 from qsub_py.cli.functions import Function, check_call, find_function
 from qsub_py.cli.options import Request
 from qsub_py.cli.script import Script
-from qsub_py.cli.spec import Work
 from qsub_py.cli.target import Kind
 from qsub_py.cli.work import work_of
 from qsub_py.errors import SpecError

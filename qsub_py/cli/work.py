@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from qsub_py.cli import script as scripts
+from qsub_py.cli.draft import Work
 from qsub_py.cli.script import Script
-from qsub_py.cli.spec import Work
 from qsub_py.cli.target import Kind
 from qsub_py.errors import SpecError
 

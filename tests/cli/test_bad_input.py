@@ -252,7 +252,7 @@ def test_25_configuration(refused: Refuse, isolated_env: Path) -> None:
 def test_other_refusals(refused: Refuse) -> None:
     assert "--wrap and true exclude each other" in refused("--wrap", "x", "true")
     assert refused("--begin=yesterdayish", "true").startswith("--begin: bad time")
-    assert refused("--nodelist=a,,b", "true").startswith("--nodelist: bad name")
+    assert refused("--nodelist=a,,b", "true").startswith("--nodelist: bad node")
     assert refused("--queue=", "true").startswith("--queue: bad name")
     assert "--key takes" in refused("--key=", "true")
     assert "--comment is longer" in refused("--comment", "x" * 2000, "true")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qsub_py.cli import common, submitting
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.qsub import qsub
-from qsub_py.cli.spec import Draft
 from qsub_py.model import JobSpec
 
 Submitted = Callable[..., Draft]

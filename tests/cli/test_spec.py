@@ -13,9 +13,9 @@ import pytest
 
 from qsub_py.activation import activated
 from qsub_py.cli import common, submitting
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.functions import read_arguments
 from qsub_py.cli.qsub import qsub
-from qsub_py.cli.spec import Draft
 from qsub_py.environ import exported, interpreter
 from qsub_py.model import JobSpec
 from qsub_py.payload import unpack_function

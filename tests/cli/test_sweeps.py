@@ -16,8 +16,8 @@ import pytest
 
 from env import Env, wait_until
 from qsub_py.cli import common, submitting
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.qsub import qsub
-from qsub_py.cli.spec import Draft
 from qsub_py.jobs import Job
 from qsub_py.model import JobSpec, State
 from qsub_py.payload import unpack_function
