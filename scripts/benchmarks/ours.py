@@ -141,6 +141,27 @@ class Ours(Caller):
             found.setdefault("cli_array_cancel", []).append(process_ms(1, cancel))
         return {key: statistics.median(values) for key, values in found.items()}
 
+    def sweep_cli(self, n: int) -> dict[str, float]:
+        """Time the life of a sweep of ten and of a million points while the node is drained."""
+        found: dict[str, list[float]] = {}
+
+        def timed(key: str, *words: str) -> str:
+            said: list[str] = []
+            took = seconds(lambda: said.append(run([*argv_of(words[0]), *words[1:]])))
+            found.setdefault(key, []).append(1000 * took)
+            return said[0].strip()
+
+        with self._drained():
+            for _ in range(n):
+                for key, axes, more in (("10", "2 5", "a=3:4"), ("1m", "1000 1000", "a=1001:2000")):
+                    a, b = axes.split()
+                    grid = ["--sweep", f"a=1:{a}", "--sweep", f"b=1:{b}"]
+                    job = timed(f"sweep_{key}", "qsub", *grid, "true", "--", "{a}", "{b}")
+                    timed(f"sweep_look_{key}", "qstat", job)
+                    timed(f"sweep_extend_{key}", "qsub", "--extend", job, "--sweep", more)
+                    timed(f"sweep_cancel_{key}", "qcancel", job)
+        return {key: statistics.median(values) for key, values in found.items()}
+
     def cli(self, n: int) -> dict[str, float]:
         """Time whole processes of an idle system."""
         return {

@@ -112,6 +112,16 @@ GROUPS = (
         {OURS: 3, "python": 5},
     ),
     Group(
+        "sweep_cli",
+        tuple(
+            Figure(f"sweep{step}_{size}", f"process: {what} a sweep of {points}", "ms")
+            for step, what in (("", "submit"), ("_look", "qstat of"), ("_extend", "extend"),
+                               ("_cancel", "cancel"))
+            for size, points in (("10", "10"), ("1m", "1,000,000"))
+        ),
+        {OURS: 5},
+    ),
+    Group(
         "cli",
         (
             Figure("cli_qsub", "process: qsub true", "ms", goal=100, limit="python"),
