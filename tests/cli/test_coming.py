@@ -85,7 +85,8 @@ class Follower:
             job = self.env.qsub("-a", "1-3", "--wrap", "trap : USR1; sleep 30")
             self.env.wait_state(job, State.RUNNING)
         elif command.startswith(READERS):
-            code = "exit 0" if command.startswith(("qwait", "qsub")) else "test $QSUB_TASK_ID = 2"
+            does_fail = command.startswith("qrerun") or "afternotok" in command
+            code = "test $QSUB_TASK_ID = 2" if does_fail else "exit 0"
             job = self.env.qsub("-a", "1-3", "--wrap", f"echo '{{\"x\": 1}}'; {code}")
             self.env.wait_job(job)
         else:
