@@ -4,7 +4,7 @@
 --       (0: any), overlap (skip, queue, allow), then pairs field, value for display
 -- Returns as submit.lua. What its jobs would wait for, ended long ago when they are made: refused.
 -- Replay: the token finds the first one's id; nothing is written.
---- @include head job node blob
+--- @include head job node blob remind
 
 local known = redis.call('GET', key('tok', ARGV[1]))
 if known then return {'ok', tonumber(known), 0, 0} end
@@ -31,5 +31,8 @@ redis.call('HSET', key('s', id), 'uid', ARGV[2], 'spec', ARGV[3], 'sig', ARGV[4]
 for i = 20, #ARGV, 2 do redis.call('HSET', key('s', id), ARGV[i], ARGV[i + 1]) end
 share_blobs({id = id}, blobs)
 redis.call('ZADD', P .. 'schedules', id, id)
-if ARGV[9] ~= '1' then redis.call('ZADD', P .. 'beats', ARGV[17], id) end
+if ARGV[9] ~= '1' then
+  redis.call('ZADD', P .. 'beats', ARGV[17], id)
+  remind()
+end
 return {'ok', tonumber(id), 1, 0}

@@ -8,7 +8,7 @@
 -- Returns {'ok', id, is new, unfinished fan-outs}; {'unknown', id}: it waits for a job that is not there; {'full'} when memory is short; {'lost'}: a shipped blob is not there
 --         (any more), send it again.
 -- Replay: the token finds the first one's id; nothing is written.
---- @include head job node batch deps blob
+--- @include head job node batch deps blob remind
 
 local former = redis.call('GET', key('tok', ARGV[1]))
 if former then return {'ok', tonumber(former), 0, 0} end
@@ -44,7 +44,10 @@ if ARGV[12] ~= '' then redis.call('HSET', key('j', id), 'fn', ARGV[12]) end
 for i = 16, #ARGV, 2 do redis.call('HSET', key('j', id), ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', P .. 'active', id, id)
 if ARGV[10] == '1' then redis.call('ZADD', P .. 'open', SERVED + 600000, id) end
-if tonumber(ARGV[11]) > 0 then redis.call('ZADD', P .. 'due', ARGV[11], id) end
+if tonumber(ARGV[11]) > 0 then
+  redis.call('ZADD', P .. 'due', ARGV[11], id)
+  remind()
+end
 local j = load(id)
 keep_blobs(j, ARGV[14])
 share_blobs(j, ARGV[15])

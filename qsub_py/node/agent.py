@@ -118,6 +118,8 @@ class Agent:
         hint = self._waiter.hint()
         self._wants_claim = self._wants_claim or hint == b"1"
         self._wants_renewal = self._wants_renewal or hint == b"2"
+        if hint == b"3":
+            self._next["renew"] = 0.0
 
     def _turn(self) -> None:
         self._hand.listen()

@@ -52,7 +52,10 @@ class Waiter:
             self._link.close()
 
     def hint(self) -> bytes:
-        """Read the hint that is there: b"1" work, b"2" an order, b"" none; StoreUnavailable."""
+        """Read the hint that is there: b"1" work, b"2" an order, b"3" what is due, b"" none.
+
+        StoreUnavailable.
+        """
         self._unask()
         reply = self._link.receive()
         self._ask()

@@ -67,6 +67,16 @@ def fire_once(cluster: Cluster, schedule: int, due: int) -> None:
     cluster.call("fire", schedule, uid, due, due, 0, due + MINUTE)
 
 
+def test_an_idle_node_asks_for_the_first_time(cluster: Cluster, node: Node) -> None:
+    """None of them knows it; the first of `--every 1s` would be missed."""
+    node.claim()
+    before = cluster.dump()
+    schedule = plan(cluster)
+    assert cluster.dump()["inbox:uid-a"] == ["3"]
+    assert before["idle/uid-a"] == cluster.dump()["idle/uid-a"], "it is idle all the same"
+    assert cluster.call("promote")[2:] == [schedule]
+
+
 def test_its_job_is_one_like_others(cluster: Cluster, node: Node) -> None:
     schedule = plan(cluster, count=1, priority=3, limit=0)
     fire(cluster, schedule)

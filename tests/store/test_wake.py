@@ -124,3 +124,11 @@ def test_rerun(cluster: Cluster, four: list[Node]) -> None:
     make_idle(*four)
     cluster.store.requeue(job, [(0, 1)], {state for state, _ in cluster.store.states(job, 0, 1)})
     assert len(idle(cluster)) == 3
+
+
+def test_a_time_to_begin_is_told(cluster: Cluster) -> None:
+    """The idle node knows of no time before it looks: it is told to."""
+    make_idle(cluster.node("a"))
+    cluster.submit(begin_at=cluster.now_ms / 1000 + 1)
+    assert cluster.dump()["inbox:uid-a"] == ["3"]
+    assert idle(cluster) == ["a"]

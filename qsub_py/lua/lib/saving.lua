@@ -14,7 +14,7 @@ local function saving()
   return saved
 end
 
--- Hints in the inbox: 1 look for work (one is enough), 2 there is an order.
+-- Hints in the inbox: 1 look for work (one is enough), 2 there is an order, 3 see what is due.
 local function ping(uid)
   if redis.call('LLEN', key('inbox', uid)) == 0 then redis.call('RPUSH', key('inbox', uid), 1) end
 end
