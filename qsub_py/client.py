@@ -183,12 +183,13 @@ class Client:
         max_fails: str = "",
         pages: Sequence[bytes] = (),
         waits: Waits = NOTHING,
+        deadline_at: float = 0.0,
     ) -> int:
         """Create a job and return its id; with `key`, at most once for this user and key.
 
         `calls`: a task each, pickled and sent as they come; None: the tasks are those of
         `spec.segments`. `parcels`: the files that the spec ships; `waits`: what must end before;
-        `max_fails`, `pages`: see Submission; `plan`: make a schedule instead (Submission.plan).
+        `max_fails`, `pages`, `deadline_at`: see Submission; `plan`: make a schedule instead.
         Raises JobNotFound (one it waits for), PayloadError, SpecError (a file has changed),
         StoreBusy (memory; or it is not known whether the job was accepted).
         """
@@ -198,7 +199,7 @@ class Client:
             begin_at=begin_at, is_open=calls is not None, waits=waits, plan=plan,
             token=f"key:{spec.owner}:{key}" if key else "",
         )  # fmt: skip
-        sub = replace(sub, max_fails=max_fails, pages=tuple(pages))
+        sub = replace(sub, max_fails=max_fails, pages=tuple(pages), deadline_at=deadline_at)
         job, is_new = self.open_job(sub, parcels)
         if calls is not None:
             uid = sub.uid if is_new else self.ask(lambda store: store.spec(job)[2])

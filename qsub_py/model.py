@@ -207,6 +207,8 @@ class Submission:
     is_open: bool = False
     #: 0: at once.
     begin_at: float = 0.0
+    #: What has not begun by then is cancelled; 0: none. Of a schedule: seconds after each due time.
+    deadline_at: float = 0.0
     #: Of a schedule: the signed rule, its first time (ms), most firings (0: any), overlap.
     plan: tuple[bytes, int, int, str] | None = None
     #: The rest is cancelled when more tasks fail: "5", "10%"; "": never.
@@ -314,6 +316,8 @@ class JobInfo:
     #: Nothing of it starts or runs on; else the ranges of positions that do not run on.
     is_suspended: bool = False
     suspended: tuple[tuple[int, int], ...] = ()
+    #: What has not begun by then is cancelled; 0: none.
+    deadline_at: float = 0.0
 
     @property
     def total(self) -> int:

@@ -79,6 +79,8 @@ class Store(StoreViews):
             "array": int(spec.is_array), **sub.waits,
         }  # fmt: skip
         shown |= retry_fields(spec)
+        if sub.deadline_at:
+            shown["patience" if sub.plan else "expire"] = math.ceil(sub.deadline_at * 1000)
         if len(function) > INLINE_BYTES:
             blobs = self.put_blob(function)
             shown["fnblob"], function = blobs, b""

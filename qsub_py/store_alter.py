@@ -29,6 +29,8 @@ class Change:
     limit: int | None = None
     #: 0.0: at once.
     begin_at: float | None = None
+    #: 0.0: none.
+    deadline_at: float | None = None
     #: It may be done only while nothing of the job has begun.
     is_for_pending: bool = False
     #: Those that run its tasks are told of their new time limit.
@@ -57,14 +59,18 @@ def alter(store: Store, job: JobInfo, change: Change) -> Altered:
     reply = store._call(
         "alter", job.id, change.old_signature, int(change.is_for_pending), change.spec_bytes,
         change.signature, lane_of(spec, job.uid) if spec and change.is_for_pending else "",
-        _said(change.priority), _said(change.limit),
-        "" if change.begin_at is None else math.ceil(change.begin_at * 1000),
-        order if change.has_new_time else "", *(word for pair in shown.items() for word in pair),
+        _said(change.priority), _said(change.limit), _ms(change.begin_at),
+        order if change.has_new_time else "", _ms(change.deadline_at),
+        *(word for pair in shown.items() for word in pair),
     )  # fmt: skip
     word = decoded(reply[0])
     if word == "gone":
         raise JobNotFound(f"there is no job {job.id}")
     return Altered(word, tuple(store._told(reply[2:])))
+
+
+def _ms(at: float | None) -> int | str:
+    return "" if at is None else math.ceil(at * 1000)
 
 
 def _said(number: int | None) -> str:

@@ -241,6 +241,8 @@ class NodeStore(StoreFiles, StoreInputs):
             self.unfinished = 1
         while True:
             promoted, next_due, *schedules = self._call("promote")
+            if promoted:
+                self.unfinished = 1
             if int(promoted) < 256:
                 return int(next_due) / 1000, [int(number) for number in schedules]
 

@@ -15,6 +15,7 @@ COUNTS = {state: f"c{state.code}" for state in State if 1 <= state.code <= 9}
 SHOWN = """
     uid name owner queue kind prio cpus mem gpus time submitted started ended n limit held open
     array begin exit why lane later later_at held_why sched dep wait susp sx
+    expire
 """.split()  # noqa: SIM905 - a list of words is read as words
 
 
@@ -129,6 +130,7 @@ def job_info(
         held_why=got["held_why"], schedule=int(got["sched"] or 0),
         unmet=int(got["dep"] or 0), waiting=int(got["wait"] or 0),
         is_suspended=got["susp"] == "1", suspended=read_ranges(got["sx"]),
+        deadline_at=float(got["expire"] or 0) / 1000,
     )  # fmt: skip
 
 

@@ -35,7 +35,9 @@ __all__ = [
     "parse_all_task_ids",
     "parse_array",
     "parse_begin",
+    "parse_deadline",
     "parse_duration",
+    "parse_patience",
     "parse_size",
     "parse_task_ids",
     "quoted",
@@ -189,6 +191,30 @@ def parse_begin(text: str, *, now: float) -> float:
         return _local(word, now) if begin_at is None else begin_at
     except (ValueError, OverflowError, OSError):
         raise SpecError(f"bad time {quoted(text)}: {BEGIN_GRAMMAR}") from None
+
+
+def parse_deadline(text: str, *, now: float, begin_at: float = 0.0) -> float:
+    """Return until when a job may begin: the forms of `parse_begin`; raises SpecError."""
+    deadline_at = parse_begin(text, now=now)
+    if deadline_at <= now:
+        raise SpecError(f"{quoted(text)} is over already", hint="write a later time")
+    if deadline_at <= begin_at:
+        raise SpecError(f"{quoted(text)} is not after --begin", hint="write a later time")
+    return deadline_at
+
+
+def parse_patience(text: str) -> float:
+    """Return how many seconds after a due time a job may begin ("now+30min"); raises SpecError."""
+    try:
+        patience_s = _from_now(" ".join(text.lower().split()), 0.0)
+    except ValueError:
+        patience_s = None
+    if not patience_s:
+        raise SpecError(
+            f"{quoted(text)} is one time, but this runs again and again",
+            hint="write how long after each due time: now+30min",
+        )
+    return patience_s
 
 
 def _from_now(word: str, now: float) -> float | None:

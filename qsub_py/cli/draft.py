@@ -38,8 +38,9 @@ class Draft:
     priority: int = 0
     limit: int = 0
     is_held: bool = False
-    #: As written, "" for at once; read again by the server's clock.
+    #: As written, "" for at once and for none; read again by the server's clock.
     begin: str = ""
+    deadline: str = ""
     key: str = ""
     #: What it waits for, as asked; whether one of them is enough.
     wishes: tuple[Wish, ...] = ()

@@ -50,6 +50,7 @@ def describe(draft: Draft, said: Sequence[Said] = ()) -> str:
     rows += [("fetches", pattern) for pattern in spec.fetch]
     rows += [("again", periodic.describe(draft))] if draft.rule else []
     rows += [("on failure", line) for line in failure_lines(spec)]
+    rows += [("cancelled", _late(draft))] if draft.deadline else []
     rows += [("stops", f"when more than {draft.max_fails} of the tasks have failed")] * bool(
         draft.max_fails
     )
@@ -141,6 +142,12 @@ def failure_lines(spec: JobSpec) -> list[str]:
         name = Signals(notice.signal).name if notice.signal in set(Signals) else "a signal"
         lines.append(f"{name} to {whom} {notice.before_s:g} s before the limit")
     return lines
+
+
+def _late(draft: Draft) -> str:
+    if draft.rule is None:
+        return f"what has not begun by {draft.deadline}"
+    return f"what has not begun by its due time {draft.deadline.removeprefix('now')}"
 
 
 def _starts(draft: Draft) -> str:

@@ -98,6 +98,7 @@ def _fields(job: JobInfo, spec: JobSpec, reason: str, now: float) -> list[tuple[
         ("gpus", str(job.gpus)), ("time limit", limit_cell(job.time_s)),
         ("nodelist", ",".join(spec.nodelist)), ("requeue", "yes" if spec.requeue else "no"),
         ("submitted", clock(job.submitted_at)), ("may begin", clock(job.begin_at or None)),
+        ("deadline", clock(job.deadline_at or None)),
         ("started", clock(job.started_at)), ("ended", clock(job.ended_at)), ("ran", ran),
         ("nodes", ",".join(job.nodes)), ("exit code", "" if code is None else str(code)),
         ("comment", spec.comment), ("account", spec.account),

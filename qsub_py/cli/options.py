@@ -50,6 +50,7 @@ class Request:
     dependency: str | None = None
     after: tuple[str, ...] = ()
     begin: str | None = None
+    deadline: str | None = None
     hold: bool | None = None
     priority: str | None = None
     queue: str | None = None
@@ -221,6 +222,8 @@ def _scheduling() -> list[click.Parameter]:
                help="Start when these jobs have completed: --after 12 13 is afterok:12:13."),
         _value(at, "--begin", "-b", metavar="WHEN",
                help="Start no earlier: 16:00, tomorrow, now+1hour, 2027-01-20T12:34:00."),
+        _value(at, "--deadline", metavar="WHEN",
+               help="Cancel what has not begun by then; as --begin."),
         _flag(at, "--hold", "-H", help="Submit, but do not start before qrls."),
         _value(at, "--priority", metavar="N", help="Higher starts earlier (0)."),
         _value(at, "--queue", "-q", "-p", "--partition", metavar="NAME", help="Queue (main)."),

@@ -13,25 +13,26 @@ from qsub_py.cli import common, ids, options, spec
 from qsub_py.cli.confirming import confirm
 from qsub_py.cli.draft import Work
 from qsub_py.cli.options import Request
+from qsub_py.cli.times import read_begin, read_deadline
 from qsub_py.errors import JobNotFound, PayloadError, SpecError
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.signing import sign
 from qsub_py.store_alter import Change, alter
 from qsub_py.terms import NO_TERMS
-from qsub_py.units import is_per_task, parse_begin
+from qsub_py.units import is_per_task
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
 
 #: What qsub takes and does not change what runs.
 _ALTERABLE = """
-    name comment account cpus mem mem_per_cpu gpus gres time begin priority queue nodelist requeue
-    grace output error retries backoff retry_on on_oom on_timeout requeue_exit signal
-    exclude constraint licenses rate
+    name comment account cpus mem mem_per_cpu gpus gres time begin deadline priority queue
+    nodelist requeue grace output error retries backoff retry_on on_oom on_timeout requeue_exit
+    signal exclude constraint licenses rate
 """.split()  # noqa: SIM905 - a list of words is read as words
-#: What may change while tasks run; the store has the last two beside the spec.
-_ANY_TIME = ("time", "name", "comment", "account", "priority", "limit")
-_BESIDE_SPEC = ("priority", "begin", "limit")
+#: What may change while tasks run, and what the store has beside the spec.
+_ANY_TIME = ("time", "name", "comment", "account", "priority", "limit", "deadline")
+_BESIDE_SPEC = ("priority", "begin", "limit", "deadline")
 #: Fields of the spec that are not called as their options.
 _FIELDS = {"mem": "mem_bytes", "mem_per_cpu": "mem_bytes", "gres": "gpus", "time": "time_s",
            "grace": "grace_s"}  # fmt: skip
@@ -45,8 +46,8 @@ _FAILURE = ("retries", "backoff", "retry_on", "on_oom", "on_timeout", "requeue_e
 @common.options
 def qalter(jobs: tuple[str, ...], limit: str | None, **asked: Any) -> int:
     """Change JOBS that wait: all that these options say; of a job that has begun its time limit,
-    priority, name, comment, account and limit of tasks. A new time limit also holds for the
-    tasks that run."""
+    priority, name, comment, account, deadline (none: without one) and limit of tasks. A new time
+    limit also holds for the tasks that run."""
     request = options.request_of(asked)
     said = _said(request) | ({"limit"} if limit is not None else set())
     if not said:
@@ -85,14 +86,26 @@ def _check(request: Request) -> None:
     """Raise SpecError for what makes no sense, before anything is done."""
     _altered(_SAMPLE, request)
     spec.read_priority(request.priority)
-    _begin(request, time.time())
+    _with_times(Change(b""), request, now=time.time())
 
 
-def _begin(request: Request, now: float) -> float | None:
-    try:
-        return None if request.begin is None else parse_begin(request.begin, now=now)
-    except SpecError as error:
-        raise SpecError(f"--begin: {error}") from None
+def _with_times(
+    change: Change, request: Request, *, now: float, job: JobInfo | None = None
+) -> Change:
+    """Add --begin and --deadline, of which the one that stays counts too; raises SpecError."""
+    begin_at = job.begin_at if job else 0.0
+    if request.begin is not None:
+        begin_at = read_begin(request.begin, now=now)
+        change = replace(change, begin_at=begin_at)
+    if request.deadline == "none":
+        return replace(change, deadline_at=0.0)
+    if request.deadline is not None:
+        deadline_at = read_deadline(request.deadline, now=now, begin_at=begin_at)
+        return replace(change, deadline_at=deadline_at)
+    if job and request.begin is not None and 0 < job.deadline_at <= begin_at:
+        raise SpecError(f"--begin: the deadline of job {job.id} is before it",
+                        hint="add --deadline WHEN, or --deadline none")  # fmt: skip
+    return change
 
 
 def _limit(text: str | None) -> int | None:
@@ -116,12 +129,13 @@ def _alter(
     change = Change(signed.signature, limit=limit, is_for_pending=only_pending)
     if "priority" in said:
         change = replace(change, priority=spec.read_priority(request.priority))
-    if request.begin is not None:
-        change = replace(change, begin_at=_begin(request, client.ask(lambda store: store.now())))
+    if said & {"begin", "deadline"}:
+        now = client.ask(lambda store: store.now())
+        change = _with_times(change, request, now=now, job=job)
     if said - set(_BESIDE_SPEC):
         if signed.schedule_uid:
             return _refused(f"job {job.id} was made by schedule {job.schedule}: only --priority,"
-                            " --begin and --array-limit can be changed")  # fmt: skip
+                            " --begin, --deadline and --array-limit can be changed")  # fmt: skip
         change = _with_spec(client, job, _altered(_spec(job, data), request), change,
                             has_new_time="time" in said)  # fmt: skip
     return _done(client, job, change)
@@ -153,7 +167,7 @@ def _done(client: Client, job: JobInfo, change: Change) -> int:
 
 def _begun(job: JobInfo) -> int:
     return _refused(f"job {job.id} has begun: only --time, --priority, --name, --comment,"
-                    " --account and --array-limit can be changed")  # fmt: skip
+                    " --account, --deadline and --array-limit can be changed")  # fmt: skip
 
 
 def _refused(text: str) -> int:

@@ -23,6 +23,7 @@ from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
 from qsub_py.cli.periodic import rule_of, times_of
 from qsub_py.cli.script import absolute, current_dir
+from qsub_py.cli.times import read_times
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError
 from qsub_py.model import ONE_TASK, JobSpec, Segments
@@ -36,7 +37,6 @@ from qsub_py.units import (
     format_array,
     is_per_task,
     parse_array,
-    parse_begin,
     parse_duration,
     parse_size,
     quoted,
@@ -96,8 +96,8 @@ def build(
         check_outputs(spec)
     spec, parcels = with_files(spec, request, limits)
     environment.check_size(spec.argv, spec.env)
-    if request.begin is not None:
-        _read("--begin", lambda text: parse_begin(text, now=time.time()), request.begin)
+    rule = rule_of(request)
+    read_times(request.begin, request.deadline, now=time.time(), is_periodic=rule is not None)
     wishes, is_or = _wishes(request)
     notes = list(_notes(spec))
     if array is not None and array.is_merged:
@@ -109,10 +109,11 @@ def build(
         limit=(array and array.limit) or (int(request.at_once or 0) if spec.is_array else 0),
         is_held=bool(request.hold),
         begin=request.begin or "",
+        deadline=request.deadline or "",
         key=_key(request.key),
         wishes=wishes,
         is_or=is_or,
-        rule=rule_of(request),
+        rule=rule,
         times=times_of(request),
         parcels=parcels,
         max_fails=_share(request.max_fails),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from qsub_py.cli import common
 from qsub_py.cli.draft import Draft
 from qsub_py.cli.periodic import plan_of
+from qsub_py.cli.times import read_times
 from qsub_py.reasons import Need, capacity_complaint, fitting_nodes
 from qsub_py.terms import NO_TERMS
-from qsub_py.units import parse_begin
 from qsub_py.waits import NOTHING
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def _bring_home(client: Client, job: int, draft: Draft, began_at: float, code: i
 
 
 def _send(client: Client, draft: Draft) -> int:
-    begin_at = parse_begin(draft.begin, now=client.store.now()) if draft.begin else 0.0
+    begin_at, deadline_at = 0.0, 0.0
+    if draft.begin or draft.deadline:
+        begin_at, deadline_at = read_times(
+            draft.begin, draft.deadline, now=client.store.now(),
+            is_periodic=draft.rule is not None,
+        )  # fmt: skip
     plan = plan_of(draft, now=client.store.now()) if draft.rule else None
     waits = NOTHING
     if draft.wishes:
@@ -80,6 +85,7 @@ def _send(client: Client, draft: Draft) -> int:
             limit=draft.limit,
             is_held=draft.is_held,
             begin_at=begin_at,
+            deadline_at=deadline_at,
             key=draft.key,
             parcels=draft.parcels,
             plan=plan,

@@ -2,7 +2,8 @@
 -- KEYS  meta
 -- ARGV  job, signature that its spec has now, is only for a job of which nothing has begun (0 or 1),
 --       new spec or '', its signature, lane or '', priority or '', limit or '', begin (ms; 0 none)
---       or '', order for those that hold it or '', then pairs field, value for display
+--       or '', order for those that hold it or '', deadline (ms; 0 none) or '', then pairs field, value
+--       for display
 -- Returns {'ok', version, node, seq, ...} whom it told; {'gone'}; {'ended'}; {'lost'}: another
 --         changed the spec; {'begun'}; {'fired'}: the spec is its schedule's.
 -- Replay: the spec has the new signature already; the rest is as it is, holders are told once more.
@@ -46,6 +47,10 @@ if ARGV[9] ~= '' then
   if j.begin <= NOW then j.begin = 0 end
   set_due(j)
 end
+if ARGV[11] ~= '' then
+  j.expire = tonumber(ARGV[11])
+  set_due(j)
+end
 if spec ~= '' and not is_done then
   j.ver = j.ver + 1
   redis.call('HSET', key('j', j.id), 'spec', spec, 'sig', signature, 'ver', j.ver)
@@ -55,7 +60,7 @@ if spec ~= '' and not is_done then
     j.unfit = 0
   end
 end
-for i = 11, #ARGV, 2 do redis.call('HSET', key('j', j.id), ARGV[i], ARGV[i + 1]) end
+for i = 12, #ARGV, 2 do redis.call('HSET', key('j', j.id), ARGV[i], ARGV[i + 1]) end
 settle(j)
 offer(j)
 local reply = {'ok', j.ver}

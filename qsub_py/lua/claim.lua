@@ -136,7 +136,8 @@ local function head(lane)
       local id, class = string.match(ids[i], '^(%d+):?(%d*)$')
       local j = id and cached(id)
       if not j then set_aside(lane, ids[i])
-      elseif is_ready(j) and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then
+      elseif is_ready(j) and (j.expire == 0 or j.expire > NOW)
+        and not (j.unfit == 1 and redis.call('HEXISTS', key('unfit', j.id), uid) == 1) then
         return j, tonumber(class) or 0, ids[i]
       end
     end

@@ -50,6 +50,8 @@ local function make_job(at)
   redis.call('ZADD', P .. 'active', id, id)
   local j = load(id)
   share_blobs(j, s.blobs)
+  -- Its deadline is counted from the time it was due.
+  if s.patience then j.expire = at + tonumber(s.patience) set_due(j) end
   settle(j)
   offer(j)
   remember_firing(id, at)

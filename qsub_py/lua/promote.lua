@@ -1,10 +1,10 @@
--- Let jobs start whose begin time has come, and tasks run again whose backoff is over; wake nodes for
--- lanes whose rate has room again.
+-- Let jobs start whose begin time has come, and tasks run again whose backoff is over; cancel what has
+-- not begun by its deadline; wake nodes for lanes whose rate has room again.
 -- KEYS  meta
 -- Returns {how many (at most 256), next due ms or 0, schedule, ...}, the schedules that are due (at
 -- most 16); call again while it is 256.
--- Replay: they have left `due`, `later` and `rate_due`.
---- @include head job node
+-- Replay: they have left `due`, `later` and `rate_due`; a deadline that has passed is gone.
+--- @include head job node ahead
 tick()
 local budget = SLICE
 
@@ -29,7 +29,26 @@ local function ripen(j)
   budget = budget - #ripe
 end
 
+-- What had an attempt goes on: it runs, or waits for its next one. That may be found among the
+-- tasks before the cursor, by whoever does `todo`; what is past it never began.
+local function give_up_late(j)
+  local why = 'not begun by its deadline'
+  j.expire = 0
+  if pending(j) == 0 then return end
+  if j.cursor == 0 then
+    redis.call('HSET', key('j', j.id), 'why', why)
+    doom(j, CA)
+    return
+  end
+  push_todo('expire', j.id, 0, j.cursor - 1, why)
+  if j.cursor < j.n and cancel_ahead(j, j.cursor, j.n - 1) > 0 then
+    redis.call('HSET', key('j', j.id), 'why', why)
+    notice(j)
+  end
+end
+
 local function let_go(j)
+  if j.expire > 0 and j.expire <= NOW then give_up_late(j) end
   if j.begin <= NOW then j.begin = 0 end
   if j.later_at > 0 and j.later_at <= NOW then ripen(j) end
   later_again(j)

@@ -1,7 +1,8 @@
 -- Create a schedule, or return the one that this token made before. Its number is a job's.
 -- KEYS  meta
 -- ARGV  1 to 15 as submit.lua, then: rule (signed with the spec), first time (ms), most firings
---       (0: any), overlap (skip, queue, allow), then pairs field, value for display
+--       (0: any), overlap (skip, queue, allow), then pairs field, value for display; of these
+--       patience (ms) is how long after it was due a job may begin
 -- Returns as submit.lua. What its jobs would wait for, ended long ago when they are made: refused.
 -- Replay: the token finds the first one's id; nothing is written.
 --- @include head job node blob remind

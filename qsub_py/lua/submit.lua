@@ -4,7 +4,7 @@
 --       function (or ''), requeue, blobs ("name,name"), shipped blobs ("name:pieces,name:pieces"),
 --       then pairs field, value for display (name owner queue kind cpus mem gpus time ...); of these
 --       after, asked, depor (conditions, how many, one is enough) and corr (inputs of tasks) are
---       what it waits for (deps.lua)
+--       what it waits for (deps.lua), expire (ms) is its deadline
 -- Returns {'ok', id, is new, unfinished fan-outs}; {'unknown', id}: it waits for a job that is not there; {'full'} when memory is short; {'lost'}: a shipped blob is not there
 --         (any more), send it again.
 -- Replay: the token finds the first one's id; nothing is written.
@@ -44,11 +44,11 @@ if ARGV[12] ~= '' then redis.call('HSET', key('j', id), 'fn', ARGV[12]) end
 for i = 16, #ARGV, 2 do redis.call('HSET', key('j', id), ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', P .. 'active', id, id)
 if ARGV[10] == '1' then redis.call('ZADD', P .. 'open', SERVED + 600000, id) end
-if tonumber(ARGV[11]) > 0 then
-  redis.call('ZADD', P .. 'due', ARGV[11], id)
+local j = load(id)
+if j.begin + j.expire > 0 then
+  set_due(j)
   remind()
 end
-local j = load(id)
 keep_blobs(j, ARGV[14])
 share_blobs(j, ARGV[15])
 

@@ -53,8 +53,8 @@ def test_a_running_task_gets_another_limit(node: Env, tmp_path: Path, kind: str)
     done = node.run("qalter", job, "--cpus", 2, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        f"qalter: job {job} has begun: only --time, --priority, --name, --comment, --account"
-        " and --array-limit can be changed\n"
+        f"qalter: job {job} has begun: only --time, --priority, --name, --comment, --account,"
+        " --deadline and --array-limit can be changed\n"
     )
     assert job_of(node, job)["state"] == "RUNNING"
     node.run("qalter", job, "-t", "1s")

@@ -71,6 +71,8 @@ class Job:
     #: How many conditions are not met.
     unmet: int = 0
     is_suspended: bool = False
+    #: Tasks begin until then (s); 0: at any time.
+    deadline: float = 0.0
 
     def count(self, *states: str) -> int:
         return sum(task.state in states for task in self.tasks)
@@ -125,6 +127,8 @@ class Model:
         self.nodes: dict[str, NodeHas] = {}
         #: Batches that are held -> (one past their last position, cpus, devices).
         self.batches: dict[Key, tuple[int, int, tuple[int, ...]]] = {}
+        #: The server's time (s).
+        self.now = 0.0
 
     def free(self, node: str) -> tuple[int, int]:
         """Return the free cpus and GPUs of a node."""
@@ -148,6 +152,7 @@ class Model:
         return [
             number for number, job in self.jobs.items()
             if job.startable > 0 and self.room(node, job) > 0 and node not in job.unfit
+            and not 0 < job.deadline <= self.now
         ]  # fmt: skip
 
     def claim(self, node: str, batch: Batch) -> None:
@@ -232,6 +237,17 @@ class Model:
             for task in job.tasks:
                 task.rests = False
 
+    def expire(self, number: int, *, is_whole: bool) -> None:
+        """The deadline of a job has passed; `is_whole`: none of its tasks ever began."""
+        job = self.jobs[number]
+        job.deadline = 0.0
+        late = [task for task in job.tasks if task.state == "PD" and not task.attempt]
+        if is_whole:
+            assert len(late) == job.count("PD") > job.count("R", "CG") == 0
+            return self.doom(job, "CA")
+        for task in late:
+            task.state, task.waits = "CA", False
+
     def drop(
         self, node: str, code: int, unless: Callable[[Key, Task], bool] = lambda k, t: False
     ) -> None:
@@ -298,6 +314,8 @@ class Model:
     def doom(self, job: Job, fate: str) -> None:
         """Give up a whole job."""
         job.fate, job.is_open = fate, False
+        if fate != "DF":
+            job.deadline = 0.0
         for task in job.tasks:
             task.state = {"PD": fate, "R": "CG"}.get(task.state, task.state)
             task.waits = task.rests = False
@@ -393,6 +411,8 @@ class Model:
 
     def _rearm(self, number: int) -> None:
         job = self.jobs[number]
+        if job.deadline <= self.now:
+            job.deadline = 0.0
         job.fate, job.unmet = "", len(job.conditions)
         for condition in job.conditions:
             condition.state = 0

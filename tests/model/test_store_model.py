@@ -116,9 +116,12 @@ class Machine(RuleBasedStateMachine):
         "priority": st.integers(-1, 1), "owner": st.sampled_from(["ann", "bob"]),
         "retry": st.sampled_from(RETRIES),
         "max_fails": st.sampled_from(["", "", "0", "2"]), "sweep": st.sampled_from([{}, {"x": 1}]),
+        "deadline_at": st.sampled_from([0, 0, 0, 60, 600]),
     }))  # fmt: skip
     def submit(self, count: int, options: dict[str, Any]) -> None:
         token = f"t{next(self.tokens)}"
+        if options["deadline_at"]:
+            options["deadline_at"] += self.cluster.now_ms / 1000
         self.sent[token] = options | {"count": count}
         job = self._submit(token)
         assert job not in self.model.jobs, "an id was given out twice"
@@ -126,7 +129,7 @@ class Machine(RuleBasedStateMachine):
             options["cpus"], options["gpus"], options["limit"], options["requeue"],
             options["is_open"], options["is_held"], [Task() for _ in range(count)],
             int(options["max_fails"]) if options["max_fails"] else None, bool(options["sweep"]),
-            retry=options["retry"],
+            retry=options["retry"], deadline=options["deadline_at"],
         )  # fmt: skip
         self.sent[token]["job"] = job
         self.check_woken(job)
@@ -369,6 +372,7 @@ class Machine(RuleBasedStateMachine):
             self._join(name, node, [])
         # As an agent that waited for it.
         self.cluster.link.command("DEL", self.cluster.store.keys.inbox(node.uid))
+        self.model.now = self.cluster.now_ms / 1000
         most = max(1, self.model.free(name)[0])
         found = node.ask(most, dict.fromkeys(self.model.jobs, hint))
         assert found.must_wait == bool(self.recovering), self.recovering
@@ -557,10 +561,16 @@ class Machine(RuleBasedStateMachine):
         """All backoffs are over, and somebody looks."""
         times = [int(at) for name, at in self.cluster.dump().items() if name[:6] == "later:"]
         self.cluster.set_clock(max([self.cluster.now_ms, *times]))
+        now = self.cluster.now_ms / 1000
+        late = [n for n, job in self.model.jobs.items() if 0 < job.deadline <= now and not job.fate]
         self.keep_leases(None)  # type: ignore[arg-type]
         waited = [n for n, job in self.model.jobs.items() if any(t.rests for t in job.tasks)]
         self.cluster.once(lambda: self.cluster.call("promote"))
+        for number in late:
+            is_whole = self.cluster.field(f"j:{number}", "fate") != "0"
+            self.model.expire(number, is_whole=is_whole)
         self.model.promote()
+        self.drain()
         for number in waited:
             self.check_woken(number)
 
@@ -610,6 +620,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def states_agree(self) -> None:
         self.drain()
+        self.model.now = self.cluster.now_ms / 1000
         infos = {info.id: info for info in self.cluster.store.jobs(ended=True)}
         assert infos.keys() == self.model.jobs.keys()
         for number, job in self.model.jobs.items():
@@ -647,6 +658,7 @@ def options(chance: random.Random) -> dict[str, Any]:
             "priority": chance.randint(-1, 1), "owner": chance.choice(["ann", "bob"]),
             "retry": chance.choice(RETRIES),
             "max_fails": chance.choice(["", "", "", "3"]), "sweep": chance.choice([{}, {"x": 1}]),
+            "deadline_at": chance.choice([0, 0, 0, 60, 600]),
     }  # fmt: skip
 
 

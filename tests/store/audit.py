@@ -118,7 +118,8 @@ class Audit:
         for name, count in (("later", len(waits)), ("grown", len(grown))):
             if int(row.get(name, 0)) != count:
                 found.append(f"job {job}: {name} is {row.get(name)}, counted {count}")
-        due = [int(row["begin"])] * (row["begin"] != "0") + [int(at) for at in waits.values()]
+        due = [int(row.get(name, 0)) for name in ("begin", "expire") if row.get(name, "0") != "0"]
+        due = [*due, *map(int, waits.values())] if row["fate"] == "0" else []
         said = self.hashes.get("due", {}).get(job, 0)
         if int(said) != min(due, default=0):
             found.append(f"job {job} is due at {said}, should be at {min(due, default=0)}")

@@ -107,9 +107,9 @@ end
 
 -- The whole job can never run. What `rearm` needs to undo it: `lost` tasks, and when it may begin.
 local function dep_fail(j, why)
-  local begin = j.begin
+  local begin, expire = j.begin, j.expire
   redis.call('HSET', key('j', j.id), 'why', why, 'lost', doom(j, DF))
-  j.begin = begin
+  j.begin, j.expire = begin, expire
   touch(j)
   spend(1)
 end
@@ -494,7 +494,9 @@ function rearm(j)
   if j.fate ~= DF then return end
   local lost, asked = unpack(redis.call('HMGET', key('j', j.id), 'lost', 'asked'))
   j.fate, j.c9, j.dep = 0, j.c9 - tonumber(lost or 0), tonumber(asked or 0)
-  if j.begin > NOW then redis.call('ZADD', P .. 'due', j.begin, j.id) else j.begin = 0 end
+  if j.begin <= NOW then j.begin = 0 end
+  if j.expire <= NOW then j.expire = 0 end
+  set_due(j)
   redis.call('HDEL', key('j', j.id), 'why', 'lost')
   touch(j)
   spend(2)

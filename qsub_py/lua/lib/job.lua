@@ -5,11 +5,11 @@ local PD, R, CG, CD, F, CA, TO, OOM, NF, DF, WT = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 
 local JOB = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'limit', 'open', 'begin', 'lane', 'rank', 'uid', 'requeue', 'ended', 'started', 'rseq', 'unfit', 'kind',
   'later', 'later_at', 'grown', 'classes', 'sched', 'dep', 'wait', 'gate', 'kids', 'acct', 'ver', 'susp', 'sx',
-  'time'}
+  'time', 'expire'}
 local TEXT = {lane = true, uid = true, kind = true, classes = true, sched = true, acct = true, sx = true}
 local SAVED = {'n', 'cursor', 'c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8', 'c9', 'held', 'fate',
   'open', 'begin', 'ended', 'started', 'rseq', 'unfit', 'later', 'later_at', 'grown', 'classes',
-  'dep', 'wait', 'kids', 'acct', 'susp', 'sx'}
+  'dep', 'wait', 'kids', 'acct', 'susp', 'sx', 'expire'}
 
 -- A job whose hash is damaged (not a hash) is one that is not there.
 local function load(id)
@@ -161,10 +161,11 @@ local function push_again(id, first, count, front, class)
   redis.call(front and 'LPUSH' or 'RPUSH', again_key(id, class or 0), string.format('%.0f:%.0f', first, count))
 end
 
--- When promote must look at the job: its begin time, or the next retry.
+-- When promote must look at the job: its begin time, its deadline, or the next retry.
 local function set_due(j)
   local at = j.begin
   if j.later_at > 0 and (at == 0 or j.later_at < at) then at = j.later_at end
+  if j.expire > 0 and (at == 0 or j.expire < at) then at = j.expire end
   if at > 0 then redis.call('ZADD', P .. 'due', at, j.id) else redis.call('ZREM', P .. 'due', j.id) end
 end
 
@@ -230,7 +231,7 @@ local function doom(j, state)
   local waiting = pending(j)
   j['c' .. state] = j['c' .. state] + waiting
   j.c2, j.c1 = j.c2 + j.c1, 0
-  j.fate, j.open, j.begin = state, 0, 0
+  j.fate, j.open, j.begin, j.expire = state, 0, 0, 0
   j.later, j.later_at, j.grown = 0, 0, 0
   redis.call('UNLINK', key('later', j.id))
   redis.call('ZREM', P .. 'open', j.id)

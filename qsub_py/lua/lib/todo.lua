@@ -1,14 +1,16 @@
 -- Fan-outs that one script could not finish: "verb|job|a|b|word" in `todo`, a slice a call.
 
--- Cancel positions a..b below the cursor, at most SLICE; returns the next position.
-local function cancel_slice(j, a, b)
+-- Cancel positions a..b below the cursor, at most SLICE, or only those `unbegun`; returns the next
+-- position, how many waited, how many run.
+local function cancel_slice(j, a, b, unbegun)
   local stop = math.min(b, j.cursor - 1, a + SLICE - 1)
   if stop < a then return a, 0, 0 end
   local bytes, out, waiting, running, held = states_of(j.id, a, stop - a + 1), {}, 0, 0, 0
   for i = 1, #bytes do
     local byte = string.byte(bytes, i)
     local state = math.floor(byte / 16)
-    if state == PD or state == WT then
+    if unbegun and byte % 16 > 0 then -- it had an attempt
+    elseif state == PD or state == WT then
       if state == WT then held = held + 1 else unplace(j, a + i - 1) end
       byte, waiting = CA * 16 + byte % 16, waiting + 1
     elseif state == R then byte, running = CG * 16 + byte % 16, running + 1 end
@@ -147,10 +149,11 @@ local DEP = {kids = true, uses = true, enroll = true, weigh = true, rearm = true
 
 local function do_slice(verb, j, a, b, word)
   local after
-  if verb == 'cancel' then
+  if verb == 'cancel' or verb == 'expire' then
     local waiting, running
-    after, waiting, running = cancel_slice(j, a, b)
+    after, waiting, running = cancel_slice(j, a, b, verb == 'expire')
     if waiting > 0 then notice(j) end
+    if verb == 'expire' and waiting > 0 then redis.call('HSET', key('j', j.id), 'why', word) end
     if running > 0 then
       bury(j)
       order_holders(j.id, cancel_order(j, a, after - 1, word))
