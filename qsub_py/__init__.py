@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qsub_py.futures import Future as Future
     from qsub_py.inside import Requeue as Requeue
     from qsub_py.inside import checkpoint as checkpoint
+    from qsub_py.joblib_register import register_joblib as register_joblib
     from qsub_py.jobs import Job as Job
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _NAMES = {
     "qsub_py.futures": ("Future",),
     "qsub_py.inside": ("Requeue", "checkpoint"),
     "qsub_py.jobs": ("Job",),
+    "qsub_py.joblib_register": ("register_joblib",),
     "qsub_py.errors": ("QsubError",),
     "qsub_py.failures": (
         "DependencyFailed",

@@ -33,7 +33,7 @@ RELATIVES = {"resp": "store", "byvalue": "payload"}
 SHARED = {"points", "reach", "upstream", "activation", "tunnel_node", "serving", "periodic"}
 #: Who alone may import what from outside.
 OWNERS = {"redis": "store", "paramiko": "ssh", "rich": "render", "click": "cli",
-          "cronsim": "periodic"}  # fmt: skip
+          "cronsim": "periodic", "joblib": "joblib"}  # fmt: skip
 #: What a pure module has no use for.
 IMPURE = {"socket", "subprocess", "threading", "tempfile", "shutil", "selectors", "signal"}
 
