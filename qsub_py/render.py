@@ -60,8 +60,11 @@ def show(table: Table, *, header: bool = True) -> None:
     is_plain = not is_terminal() or os.environ.get("TERM") == "dumb"
     if not is_plain and len(table.rows) <= _MOST_RICH_ROWS:
         console = _console(sys.stdout)
-        console.width = max(console.width, _least_width(table))
-        console.print(_rich(table, header=header))
+        for number, part in enumerate(_parts(table, console.width)):
+            print(end="\n" * (number > 0), flush=True)
+            least = sum(_least_widths(part)) + 2 * (len(part.headings) - 1)
+            console.width = max(console.width, least)
+            console.print(_rich(part, header=header))
     else:
         for line in lines(table, header=header):
             print(line)
@@ -129,11 +132,32 @@ def _widths(table: Table) -> list[int]:
     return [max(len(safe(cell)) for cell in column) for column in zip(*rows, strict=True)]
 
 
-def _least_width(table: Table) -> int:
-    """Return the width below which columns would be cut that must not be."""
+def _least_widths(table: Table) -> list[int]:
+    """Return the widths below which columns would be cut that must not be."""
     pairs = zip(table.headings, _widths(table), strict=True)
-    least = [min(width, _SHRINKS_TO) if name in _SHRINKS else width for name, width in pairs]
-    return sum(least) + 2 * (len(least) - 1)
+    return [min(width, _SHRINKS_TO) if name in _SHRINKS else width for name, width in pairs]
+
+
+def _parts(table: Table, room: int) -> Iterator[Table]:
+    """Yield a table that is wider than the terminal as several, one below the other."""
+    for block in blocks(_least_widths(table), room):
+        rows = tuple(tuple(row[at] for at in block) for row in table.rows)
+        yield Table(tuple(table.headings[at] for at in block), rows, table.right)
+
+
+def blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Yield the columns that stand side by side: the first with as many others as fit.
+
+    All of them when `room` is 0.
+    """
+    block, used = [0], widths[0]
+    for at in range(1, len(widths)):
+        if room and len(block) > 1 and used + 2 + widths[at] > room:
+            yield block
+            block, used = [0], widths[0]
+        block.append(at)
+        used += 2 + widths[at]
+    yield block
 
 
 def _style(heading: str, cell: str) -> str:

@@ -37,10 +37,9 @@ def show_table(job: JobInfo, columns: Columns, found: Iterable[Row]) -> None:
     )
     width = shutil.get_terminal_size().columns if render.is_terminal() else 0
     widths = [max(map(len, column)) for column in zip(headings, *first, strict=True)]
-    blocks = list(_blocks(widths, width))
     rest = next(texts, None)
     if rest is None and render.is_terminal():
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(render.blocks(widths, width)):
             print(end="\n" * (number > 0))
             part = tuple(tuple(row[at] for at in block) for row in first)
             render.show(render.Table(tuple(headings[at] for at in block), part, right))
@@ -60,18 +59,6 @@ def _lines(
             for cell, width, heading in zip(row, widths, headings, strict=True)
         ]
         yield "  ".join(parts).rstrip()
-
-
-def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Yield the columns that stand side by side: the first with as many others as fit."""
-    block, used = [0], widths[0]
-    for at in range(1, len(widths)):
-        if room and len(block) > 1 and used + 2 + widths[at] > room:
-            yield block
-            block, used = [0], widths[0]
-        block.append(at)
-        used += 2 + widths[at]
-    yield block
 
 
 def _texts(job: JobInfo, row: Row, names: Sequence[str]) -> tuple[str, ...]:

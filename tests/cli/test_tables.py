@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from qsub_py.cli.shapes import LONG, SHORT
 from qsub_py.model import JobInfo, NodeInfo, Outcome, State, TaskInfo
 from qsub_py.reasons import Why
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 JOB = JobInfo(
     id=12, uid="u", name="train.py", owner="ann", queue="main", kind="command", priority=0,
     cpus=3, mem_bytes=2**31, gpus=0, time_s=3600.0, submitted_at=1000.0, started_at=1010.0,
@@ -104,8 +106,13 @@ def test_on_a_terminal_of_any_width(monkeypatch: pytest.MonkeyPatch, width: str)
     monkeypatch.setenv("TERM", "xterm")
     names = SHORT
     render.show(columns.make_table(names, shapes.rows([(JOB, None)], names, now=1071.0)))
-    lines = shown.getvalue().splitlines()
-    assert len(lines) == 2 and "train.py" in lines[1] and "n1,n2" in lines[1]
+    text = _COLOURS.sub("", shown.getvalue())
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] == ["12"]]
+    assert len(rows) == (1 if width == "200" else 2), "what is too wide goes on below"
+    assert [word for row in rows for word in row] == [
+        "12", "train.py", "ann", "R", "1:01", "3", *["12"] * (len(rows) - 1), "4/10", "n1,n2",
+    ]  # fmt: skip
+    assert max(map(len, text.splitlines())) <= max(int(width), render.LEAST_WIDTH)
 
 
 def test_job_as_json() -> None:
