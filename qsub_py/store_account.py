@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 from qsub_py.account import DayUse, Usage
 from qsub_py.errors import StoreError
@@ -22,16 +23,24 @@ class Accounts:
         self._store, self._link = store, store.link
         self._prefix = store.keys.prefix
 
-    def ended(self, since: float, until: float, *, limit: int) -> list[JobInfo]:
-        """Return the jobs that ended between two times (epoch seconds), the newest first."""
-        found = self._link.command(
-            "ZREVRANGEBYSCORE", self._prefix + "ended", f"({until * 1000:.0f}",
-            f"{since * 1000:.0f}", "LIMIT", 0, limit,
-        )  # fmt: skip
-        ids = [int(number) for number in found]
-        pages = [ids[at : at + _PAGE] for at in range(0, len(ids), _PAGE)]
-        jobs = [job for page in pages for job in self._store._jobs(page)]
-        return sorted(jobs, key=lambda job: -job.id)
+    def ended(
+        self, since: float, until: float, *, limit: int, owner: str | None = None
+    ) -> list[JobInfo]:
+        """Return jobs (of an owner) that ended between two times (epoch seconds), the last first.
+
+        At most `limit` of them, the last ones.
+        """
+        found: dict[int, JobInfo] = {}
+        for at in count(0, _PAGE):
+            page = self._link.command(
+                "ZREVRANGEBYSCORE", self._prefix + "ended", f"({until * 1000:.0f}",
+                f"{since * 1000:.0f}", "LIMIT", at, _PAGE,
+            )  # fmt: skip
+            jobs = self._store._jobs([int(number) for number in page])
+            found |= {job.id: job for job in jobs if owner in (None, job.owner)}
+            if len(page) < _PAGE or len(found) >= limit:
+                break
+        return sorted(found.values(), key=lambda job: (-(job.ended_at or 0.0), -job.id))[:limit]
 
     def usage(self, jobs: Sequence[int]) -> dict[int, Usage]:
         """Return what each of these jobs has used."""

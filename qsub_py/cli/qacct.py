@@ -42,6 +42,8 @@ class Window:
     limit: int
     form: str
     has_header: bool
+    #: Whether one of the times was given.
+    is_bounded: bool
 
 
 @click.command("qacct", context_settings={"max_content_width": 100})
@@ -70,16 +72,22 @@ class Window:
 def qacct(jobs: tuple[str, ...], since: str | None, until: str | None, user: str | None,
           all_users: bool, days: bool, owners: bool, limit: str, noheader: bool, as_csv: bool,
           as_json: bool, purge: bool, older: str | None, yes: bool) -> int:  # fmt: skip
-    """Show what my ended jobs have used, the newest first, or all of the JOBs named."""
+    """Show what my ended jobs have used, the last one first, or all of the JOBs named."""
     now = time.time()
     window = Window(
         _moment(since, "--since", now) if since else 0.0,
         _moment(until, "--until", now) if until else now + 366 * 86400.0,
         None if all_users else user or user_name(), common.whole(limit, "--limit", least=1),
         "json" if as_json else "csv" if as_csv else "table", not noheader,
+        bool(since or until),
     )  # fmt: skip
     refs = ids.parse(jobs)
-    _check(purge=purge, older=older, has_jobs=bool(refs), sums=days or owners)
+    _check(purge=purge, older=older, has_jobs=bool(refs), sums=days or owners, sure=yes)
+    _exclude({"--days": days, "--owners": owners})
+    _exclude({"--csv": as_csv, "--json": as_json})
+    for ref in refs:
+        if not ref.is_whole:
+            raise SpecError(f"{ref}: only whole jobs are accounted for", hint=f"see qstat -t {ref}")
     client = common.connect()
     if purge:
         return _purge(client, refs, window, older, is_sure=yes)
@@ -94,9 +102,16 @@ def qacct(jobs: tuple[str, ...], since: str | None, until: str | None, user: str
     return 0
 
 
-def _check(*, purge: bool, older: str | None, has_jobs: bool, sums: bool) -> None:
+def _exclude(said: dict[str, bool]) -> None:
+    if all(said.values()):
+        raise SpecError(" and ".join(said) + " exclude each other", hint="choose one")
+
+
+def _check(*, purge: bool, older: str | None, has_jobs: bool, sums: bool, sure: bool) -> None:
     if older is not None and not purge:
         raise SpecError("--older says what --purge deletes", hint="write --purge --older 7d")
+    if sure and not purge:
+        raise SpecError("--yes is about --purge", hint="leave it out")
     if purge and (has_jobs == (older is not None) or sums):
         raise SpecError("--purge takes JOBs, or --older AGE", hint="see qacct --help")
     if sums and has_jobs:
@@ -113,17 +128,18 @@ def _moment(text: str, option: str, now: float) -> float:
     try:
         moment = parse_begin(text, now=now)
     except SpecError as error:
-        raise SpecError(f"{option}: {error}") from None
+        raise SpecError(f"{option}: {error}", hint="or 7d: so long ago") from None
     # A time of day is the last one that was, not the next.
     is_clock = now < moment <= now + 86400 and "now" not in text and "tomorrow" not in text
     return moment - 86400 if is_clock else moment
 
 
 def _ended(client: Client, window: Window) -> list[JobInfo]:
-    found = client.ask(
-        lambda store: Accounts(store).ended(window.since, window.until, limit=window.limit)
+    return client.ask(
+        lambda store: Accounts(store).ended(
+            window.since, window.until, limit=window.limit, owner=window.user
+        )
     )
-    return [job for job in found if window.user in (None, job.owner)]
 
 
 # -- jobs ----------------------------------------------------------------------------------
@@ -145,7 +161,8 @@ def _show_jobs(client: Client, jobs: Sequence[JobInfo], window: Window, *, is_fu
         cells = tuple(_row(job, used[job.id], now) for job in jobs)
         render.show(render.Table(_HEADINGS, cells, _RIGHT), header=window.has_header)
     else:
-        common.complain("qacct: no jobs have ended" + (f" of {window.user}" if window.user else ""))
+        whose = f" of {window.user}" if window.user else ""
+        common.complain(f"qacct: no jobs{whose} have ended" + " then" * window.is_bounded)
 
 
 def _row(job: JobInfo, used: Usage, now: float) -> tuple[str, ...]:
@@ -200,7 +217,7 @@ def _fields(job: JobInfo, used: Usage, now: float) -> list[tuple[str, str]]:
         ("ended", clock(job.ended_at)), ("elapsed", elapsed(job, now)),
     ]  # fmt: skip
     if used.tasks:
-        what = f"{used.tasks} tasks, the longest {_seconds(used.longest_s)}"
+        what = f"{used.tasks} runs, the longest {_seconds(used.longest_s)}"
         pairs += [
             ("wall time", _seconds(used.wall_s) + (f" in {what}" if used.tasks > 1 else "")),
             ("cpu time", _seconds(used.cpu_s)),
@@ -285,13 +302,12 @@ def _purge(
         except SpecError as error:
             raise SpecError(f"--older: {error}") from None
         now = client.ask(lambda store: store.now())
-        found = client.ask(lambda s: Accounts(s).ended(0.0, now - age_s, limit=1_000_000))
-        jobs = [job for job in found if window.user in (None, job.owner)]
+        jobs = client.ask(
+            lambda s: Accounts(s).ended(0.0, now - age_s, limit=1_000_000, owner=window.user)
+        )
     else:
         jobs = []
         for ref in refs:
-            if not ref.is_whole:
-                raise SpecError(f"{ref}: only whole jobs are deleted")
             jobs += [picked.job for picked in ids.find(client, ref)]
     if not jobs:
         common.complain("qacct: no job has ended that long ago")

@@ -53,7 +53,8 @@ def test_times_days_and_owners(ran: tuple[Env, int, int]) -> None:
     env, _, _ = ran
     assert len(json.loads(env.run("qacct", "--json", "-S", "1h").stdout)) == 2
     assert json.loads(env.run("qacct", "--json", "-E", "1h").stdout) == []
-    assert "no jobs have ended" in env.run("qacct", "-u", "nobody-else").stderr
+    assert "no jobs of nobody-else have ended\n" in env.run("qacct", "-u", "nobody-else").stderr
+    assert "have ended then" in env.run("qacct", "-E", "1h").stderr
     days = json.loads(env.run("qacct", "--days", "--json").stdout)
     assert sum(day["tasks"] for day in days) == 3
     (mine,) = json.loads(env.run("qacct", "--owners", "--json").stdout)

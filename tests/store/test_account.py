@@ -95,6 +95,8 @@ def test_purge_of_one_job_leaves_the_days(cluster: Cluster, node: Node) -> None:
     since, until = START_MS / 1000, cluster.now_ms / 1000
     assert [j.id for j in accounts.ended(since, until, limit=9)] == [jobs[1], jobs[0]]
     assert [j.id for j in accounts.ended(since + 1, until, limit=9)] == [jobs[1]]
+    assert [j.id for j in accounts.ended(since, until, limit=1)] == [jobs[1]], "the last one"
+    assert accounts.ended(since, until, limit=9, owner="nobody") == []
     assert accounts.purge(jobs[1])
     assert not accounts.purge(jobs[1])
     assert cluster.changes(lambda: accounts.purge(jobs[2])) == {}, "it has not ended"
