@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from qsub_py.model import JobInfo
 from qsub_py.terms import Terms, licenses_of, shown_rate, terms_of_lane
+from qsub_py.units import format_span
 
 KINDS = ("license", "owner")
 
@@ -65,7 +66,8 @@ def blocked(job: JobInfo, limits: Limits, *, now: float) -> tuple[str, str] | No
             return "Licenses", f"{used} of {total} of licence {name} are in use, it needs {count}"
     wait_s = limits.rates_at.get(terms.rate, 0.0) - now
     if wait_s > 0:
-        return "RateLimit", f"the next may start in {math.ceil(wait_s)} s ({_shown(job, terms)})"
+        wait = format_span(math.ceil(wait_s))
+        return "RateLimit", f"the next may start in {wait} ({_shown(job, terms)})"
     return None
 
 

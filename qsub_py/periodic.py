@@ -19,6 +19,7 @@ from pathlib import Path
 
 from qsub_py.errors import SpecError
 from qsub_py.text import quoted
+from qsub_py.units import format_span
 
 SKIP, QUEUE, ALLOW = "skip", "queue", "allow"
 OVERLAPS = (SKIP, QUEUE, ALLOW)
@@ -64,7 +65,7 @@ class Rule:
     def shown(self) -> str:
         """Return it as a user writes it."""
         if self.every_ms:
-            return f"every {self.every_ms / 1000:g}s"
+            return f"every {format_span(self.every_ms / 1000)}"
         return f"{self.cron} ({self.timezone})"
 
     def first(self, now_ms: int) -> int:

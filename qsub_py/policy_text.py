@@ -11,7 +11,7 @@ from typing import TypeVar
 from qsub_py.errors import SpecError
 from qsub_py.policy import ANY, BACKOFF_MOST_S, Notice, Retry, make_retry
 from qsub_py.text import quoted
-from qsub_py.units import parse_duration
+from qsub_py.units import format_span, parse_duration
 
 T = TypeVar("T")
 
@@ -162,6 +162,7 @@ def read_notice(asked: Asked, *, time_s: float) -> Notice | None:
         raise SpecError(f"{asked.shown('signal')} comes before the time limit, and there is none",
                         hint=f"add {asked.shown('time')} LIMIT")  # fmt: skip
     if notice.before_s >= time_s:
-        raise SpecError(f"{asked.shown('signal')}: {notice.before_s:g} s before a limit of "
-                        f"{time_s:g} s is before the start")  # fmt: skip
+        before, limit = format_span(notice.before_s), format_span(time_s)
+        raise SpecError(f"{asked.shown('signal')}: {before} before a limit of {limit} is before"
+                        " the start")  # fmt: skip
     return notice

@@ -126,6 +126,20 @@ def format_duration(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
+def format_span(seconds: float) -> str:
+    """Return how long something takes as it is said and typed: `1.5s`, `40s`, `1h30m`, `2d`.
+
+    Whole seconds above a minute.
+    """
+    if seconds < 60:
+        return f"{seconds:g}s"
+    left, parts = int(seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts)
+
+
 _SIZE = re.compile(r"(\d{1,16}(?:\.\d{1,9})?)\s?(?:([kmgtp])(?:i?b)?|(b))?", re.ASCII)
 _PREFIXES = "KMGTP"
 

@@ -163,4 +163,4 @@ def test_dry_run_says_it(env: Env) -> None:
                    "mem*1.5", "--signal", "B:USR1", "true")  # fmt: skip
     assert "up to 2 retries on any-failure" in done.stdout
     assert "1.5 times the memory" in done.stdout
-    assert "SIGUSR1 to its shell 60 s before" in done.stdout
+    assert "SIGUSR1 to its shell 1m before" in done.stdout

@@ -131,3 +131,4 @@ def test_as_bytes() -> None:
     assert Rule.from_bytes(rule.to_bytes()) == rule
     assert rule.shown == "0 3 * * * (Europe/Berlin)"
     assert Rule(every_ms=1500).shown == "every 1.5s"
+    assert Rule(every_ms=HOUR).shown == "every 1h"

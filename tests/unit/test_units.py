@@ -96,6 +96,15 @@ def test_format_duration(seconds: float, text: str) -> None:
     assert units.format_duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5s"), (40, "40s"), (60, "1m"), (5400, "1h30m"), (3519, "58m39s"), (172_801, "2d1s")],
+)
+def test_format_span(seconds: float, text: str) -> None:
+    assert units.format_span(seconds) == text
+    assert seconds < 1 or units.parse_duration(text) == seconds
+
+
 @given(st.integers(0, int(units.MAX_DURATION_S)))
 def test_duration_round_trip(seconds: int) -> None:
     assert units.parse_duration(units.format_duration(seconds)) == seconds
