@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from qsub_py.limits import Limits, blocked
 from qsub_py.model import JobInfo, NodeInfo, State
 from qsub_py.terms import NO_TERMS, Terms, meets, terms_of_lane
-from qsub_py.units import format_size
+from qsub_py.units import format_size, format_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,14 @@ def explain(
     if job.waiting and job.waiting + job.later == job.counts[State.PENDING]:
         return Why("Dependency", f"{_waiters(job.waiting)} for other tasks to complete")
     if job.begin_at > now:
-        return Why("BeginTime", f"it begins in {int(job.begin_at - now) + 1} s at the earliest")
+        wait = format_span(int(job.begin_at - now) + 1)
+        return Why("BeginTime", f"it begins in {wait} at the earliest")
     running = job.counts.get(State.RUNNING, 0) + job.counts.get(State.SUSPENDED, 0)
     if job.limit and running >= job.limit:
         return Why("JobArrayTaskLimit", f"{running} tasks run and its own limit is {job.limit}")
     if job.later and job.later == job.counts.get(State.PENDING):
-        wait = max(0, int(job.later_at - now)) + 1
-        return Why("BeginTime", f"{_tasks(job.later)} failed; the next try is in {wait} s")
+        wait = format_span(max(0, int(job.later_at - now)) + 1)
+        return Why("BeginTime", f"{_tasks(job.later)} failed; the next try is in {wait}")
     return _by_nodes(job, nodes, line.before(job) if line else 0, limits or Limits(), now)
 
 
@@ -135,12 +136,15 @@ def _jobs(count: int) -> str:
 
 
 class Line:
-    """The waiting jobs of each queue, in the order in which they will start."""
+    """The waiting jobs of each queue that could start now, in the order in which they will."""
 
-    def __init__(self, jobs: Iterable[JobInfo]) -> None:
+    def __init__(self, jobs: Iterable[JobInfo], nodes: Sequence[NodeInfo], *, now: float) -> None:
+        self._nodes = nodes
+        #: Lane and size -> whether a node could run such a task.
+        self._fits: dict[tuple[object, ...], bool] = {}
         self._ranks: dict[str, list[tuple[int, int]]] = {}
         for job in jobs:
-            if _stands_in_line(job):
+            if _stands_in_line(job, now) and self._has_place(job):
                 self._ranks.setdefault(job.queue, []).append(_rank(job))
         for ranks in self._ranks.values():
             ranks.sort()
@@ -149,15 +153,21 @@ class Line:
         """Return how many jobs come before `job`."""
         return bisect_left(self._ranks.get(job.queue, []), _rank(job))
 
+    def _has_place(self, job: JobInfo) -> bool:
+        kind = (job.lane, job.cpus, job.mem_bytes, job.gpus, job.queue)
+        if kind not in self._fits:
+            self._fits[kind] = bool(fitting_nodes(need_of(job), self._nodes))
+        return self._fits[kind]
+
 
 def _rank(job: JobInfo) -> tuple[int, int]:
     return -job.priority, job.id
 
 
-def _stands_in_line(job: JobInfo) -> bool:
+def _stands_in_line(job: JobInfo, now: float) -> bool:
     is_full = job.limit and job.counts.get(State.RUNNING, 0) >= job.limit
-    pending = job.counts.get(State.PENDING, 0) - job.waiting
-    is_stopped = job.is_held or job.is_suspended or job.has_ended or job.unmet
+    pending = job.counts.get(State.PENDING, 0) - job.waiting - job.later
+    is_stopped = job.is_held or job.is_suspended or job.has_ended or job.unmet or job.begin_at > now
     return pending > 0 and not (is_stopped or is_full)
 
 
@@ -206,7 +216,7 @@ def _place_obstacle(need: Need, node: NodeInfo) -> str:
     if node.name in need.terms.exclude:
         return "is excluded by the job's --exclude"
     if not meets(need.terms.constraint, node.features):
-        return f"has not the features {need.terms.constraint}"
+        return f"lacks what --constraint asks for: {need.terms.constraint}"
     if node.queues and need.queue not in node.queues:
         return f"does not serve queue {need.queue}"
     if need.python_minor and node.pythons and need.python_minor not in node.pythons:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qsub_py import render
-from qsub_py.cli.dry_run import failure_lines, terms_rows
+from qsub_py.cli.dry_run import failure_lines, script_line, terms_rows
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
 from qsub_py.cli.starts import estimates, sentence
 from qsub_py.cli.tree import needs
 from qsub_py.model import JobInfo, JobSpec, State
-from qsub_py.reasons import Line, explain
+from qsub_py.reasons import Line, Why, explain
 from qsub_py.sweep import from_plain
 from qsub_py.terms import NO_TERMS
 from qsub_py.text import safe
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def show_why(client: Client, scene: Scene) -> None:
     """Print for each job what it waits for, or how it runs or ended."""
-    line = Line(client.ask(lambda store: store.jobs(active=True, ended=False)))
+    active = client.ask(lambda store: store.jobs(active=True, ended=False))
+    line = Line(active, scene.nodes, now=scene.now)
     starting = estimates(client, scene, [found.job.id for found in scene.picked])
     for found in scene.picked:
         job = found.job
@@ -39,12 +40,19 @@ def show_why(client: Client, scene: Scene) -> None:
         whole = f"{count} of {job.total} tasks of job {job.id} ({job.name}) wait"
         subject = f"job {job.id} ({job.name}) waits" if job.total == 1 else whole
         what = needs(client, job) if why.reason == "Dependency" else []
-        print(safe(f"{subject}: {why.reason}: {what[0] if len(what) == 1 else why.sentence}"))
+        print(safe(f"{subject}: {why.reason}: {_reason(why, what)}"))
         for one in what if len(what) > 1 else ():
             print(safe(f"  {one}"))
         _print_nodes(why.nodes)
         if job.id in starting:
             print(safe(f"  {sentence(starting[job.id], scene.now)}"))
+
+
+def _reason(why: Why, what: Sequence[str]) -> str:
+    """Return the sentence of a reason; several conditions are named below it."""
+    if len(what) > 1:
+        return why.sentence.partition(";")[0]
+    return what[0] if what else why.sentence
 
 
 def _print_nodes(nodes: Sequence[tuple[str, str]]) -> None:
@@ -57,10 +65,11 @@ def _condition(job: JobInfo, now: float) -> str:
     if not job.has_ended:
         if job.state is State.PENDING:
             return "is open: its submitter adds tasks"
+        where = f" on {', '.join(job.nodes)}" if job.nodes else ""
+        if job.state is State.SUSPENDED:
+            return f"is suspended{where}; `qresume {job.id}` lets it go on"
         since = format_duration(now - job.started_at) if job.started_at else "0:00"
-        return f"has been running for {since}" + (
-            f" on {', '.join(job.nodes)}" if job.nodes else ""
-        )
+        return f"has been running for {since}{where}"
     code = exit_code(job)
     how = f", exit code {code}" if code else ""
     why = f": {job.reason}" if job.reason else ""
@@ -118,7 +127,9 @@ def command_line(spec: JobSpec) -> str:
     """Return what a job runs, as one line."""
     if spec.kind == "call":
         return spec.function_name
-    words = [spec.script_path or "(script)"] if spec.script is not None else []
+    if spec.script is not None and not spec.script_path:
+        return script_line(spec)
+    words = [spec.script_path] if spec.script is not None else []
     return shlex.join([*words, *spec.argv])
 
 

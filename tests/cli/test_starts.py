@@ -32,6 +32,7 @@ def test_by_time_limits(node: Env) -> None:
     assert node.run("qstat", "--start").stdout.splitlines()[0].split()[4] == "START"
     node.run("qsuspend", runs)
     assert "is suspended" in node.run("qstat", "--why", before).stdout
+    assert f"`qresume {runs}` lets it go on" in node.run("qstat", "--why", runs).stdout
     node.run("qcancel", runs, before, waits)
 
 

@@ -26,7 +26,7 @@ BUSY = replace(NODE, name="n2", cpus_free=0, running=2)
 
 
 def why(job: JobInfo, *nodes: NodeInfo, others: tuple[JobInfo, ...] = ()) -> Why:
-    found = explain(job, nodes, now=2000.0, line=Line(others))
+    found = explain(job, nodes, now=2000.0, line=Line(others, nodes, now=2000.0))
     assert found is not None
     return found
 
@@ -42,7 +42,7 @@ def test_what_does_not_wait_has_no_reason() -> None:
 
 def test_the_job_itself() -> None:
     assert why(replace(JOB, is_held=True), NODE).reason == "JobHeldUser"
-    assert why(replace(JOB, begin_at=2010.5), NODE).sentence.startswith("it begins in 11 s")
+    assert why(replace(JOB, begin_at=2010.5), NODE).sentence.startswith("it begins in 11s")
     limited = replace(JOB, limit=2, counts={State.PENDING: 1, State.RUNNING: 2})
     assert why(limited, NODE) == Why("JobArrayTaskLimit", "2 tasks run and its own limit is 2")
 
@@ -120,6 +120,10 @@ def test_priority() -> None:
         replace(before, queue="fast"),
         replace(before, counts={State.RUNNING: 1}),
         replace(before, limit=1, counts={State.PENDING: 1, State.RUNNING: 1}),
+        replace(before, begin_at=2000.5),
+        replace(before, later=3),
+        replace(before, lane="1|0|0|main||nowhere|ann"),
+        replace(before, cpus=3),
     )
     assert why(JOB, BUSY, others=later).reason == "Resources"
     assert why(JOB, NODE).sentence == "it is about to start"
@@ -138,7 +142,7 @@ def test_excluded_and_without_the_features() -> None:
     nodes = [NODE, BUSY, replace(NODE, name="n3", features=("gpu", "fast"))]
     assert [node.name for node in fitting_nodes(Need(1, terms=terms), nodes)] == ["n3"]
     found = dict(why(job, NODE, BUSY).nodes)
-    assert found["n1"] == "has not the features fast&gpu|big"
+    assert found["n1"] == "lacks what --constraint asks for: fast&gpu|big"
     assert found["n2"] == "is excluded by the job's --exclude"
 
 
