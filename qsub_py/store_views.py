@@ -36,9 +36,11 @@ class StoreViews(StoreFiles, StoreDeps):
     def job(self, job: int) -> JobInfo:
         """Return one job; JobNotFound."""
         found = self._jobs([job])
-        if not found:
-            raise JobNotFound(f"there is no job {job}")
-        return found[0]
+        if found:
+            return found[0]
+        if self.link.command("EXISTS", f"{self.keys.prefix}s:{job}"):
+            raise JobNotFound(f"{job} is a schedule, no job; `qstat --periodic {job}` shows it")
+        raise JobNotFound(f"there is no job {job}")
 
     def jobs(
         self, *, active: bool = True, ended: bool = False, limit: int = 10_000

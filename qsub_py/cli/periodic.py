@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -127,20 +128,27 @@ def stamp(at: float, zone_name: str = "") -> str:
     try:
         moment = moment.astimezone(zone(zone_name) if zone_name else None)
     except SpecError:
-        return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{moment:%Y-%m-%d %H:%M:%S}" + (f" {moment:%Z}" if zone_name else "")
+        return f"{moment:%Y-%m-%dT%H:%M:%S} UTC"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}" + (f" {moment:%Z}" if zone_name else "")
 
 
 # -- qstat --periodic --------------------------------------------------------------------------
 
 
-def show(client: Client, *, user: str | None, ended: bool, as_json: bool, header: bool) -> None:
-    """Print the schedules."""
+def show(
+    client: Client, refs: Sequence[JobRef], *, user: str | None, ended: bool, as_json: bool,
+    header: bool,
+) -> None:  # fmt: skip
+    """Print the schedules, or those named; raises JobNotFound."""
     from qsub_py import render
     from qsub_py.store_schedules import Schedules
 
-    found = client.ask(lambda store: Schedules(store).all(ended=ended))
-    rows = [_row(client, info) for info in found if user is None or info.owner == user]
+    if refs:
+        found = [_named(client, ref) for ref in refs]
+    else:
+        everybodys = client.ask(lambda store: Schedules(store).all(ended=ended))
+        found = [info for info in everybodys if user is None or info.owner == user]
+    rows = [_row(client, info) for info in found]
     if as_json:
         render.show_json(rows)
     elif rows:
@@ -148,6 +156,17 @@ def show(client: Client, *, user: str | None, ended: bool, as_json: bool, header
         render.show(render.Table(HEADINGS, cells, _RIGHT), header=header)
     else:
         common.complain("no schedules")
+
+
+def _named(client: Client, ref: JobRef) -> ScheduleInfo:
+    from qsub_py.store_schedules import Schedules
+
+    if ref.back is not None or ref.first != ref.last or not ref.is_whole:
+        raise SpecError(f"{ref} is no number of a schedule")
+    found = client.ask(lambda store: Schedules(store).get(ref.first))
+    if found is None:
+        raise JobNotFound(f"there is no schedule {ref}")
+    return found
 
 
 _RIGHT = frozenset({"SCHEDULE", "FIRED", "SKIPPED", "MISSED", "LAST"})

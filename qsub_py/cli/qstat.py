@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from qsub_py.units import JobRef
 
 
+_TEXT_ONLY = ("--why", "--tree", "--watch")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What is to be shown, checked."""
@@ -91,6 +94,9 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
           interval: str | None, why: bool, columns: str | None, periodic: bool, start: bool,
           noheader: bool, tree: bool, as_json: bool) -> None:  # fmt: skip
     """Show my active jobs, or the JOBs named (12, 12_3, 12_[1-5], 12-20, last)."""
+    modes = {"--why": why, "--full": full, "--tree": tree, "--start": start, "--tasks": tasks,
+             "--periodic": periodic, "--watch": watch}  # fmt: skip
+    _check_modes([option for option, is_said in modes.items() if is_said], as_json=as_json)
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
     view = View(
         tuple(ids.parse(jobs)), None if all_users else user or user_name(), ended,
@@ -101,13 +107,13 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
     if periodic:
         from qsub_py.cli.periodic import show
 
-        show(client, user=view.user, ended=ended, as_json=as_json, header=not noheader)
+        show(client, view.refs, user=view.user, ended=ended, as_json=as_json, header=not noheader)
         return
     if watch:
         _watch(client, view, pause)
         return
     scene = look(client, view)
-    if why or full:
+    if why or (full and not as_json):
         from qsub_py.cli.explain import show_full, show_why
 
         (show_why if why else show_full)(client, scene)
@@ -130,6 +136,14 @@ def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool,
     _remark(client, scene, view, as_json=as_json)
 
 
+def _check_modes(modes: Sequence[str], *, as_json: bool) -> None:
+    """Raise SpecError when two ways to show the jobs are asked for."""
+    if len(modes) > 1:
+        raise SpecError(f"{modes[0]} and {modes[1]} exclude each other", hint="choose one")
+    if as_json and modes and modes[0] in _TEXT_ONLY:
+        raise SpecError(f"{modes[0]} prints no JSON", hint="leave --json or it out")
+
+
 def look(client: Client, view: View) -> Scene:
     """Ask the store for all that is shown; raises JobNotFound before anything is."""
     store_nodes = client.ask(lambda store: store.nodes(gone=True))
@@ -143,7 +157,7 @@ def look(client: Client, view: View) -> Scene:
         picked = [Picked(job) for job in active]
     picked = [found for found in picked if view.takes(found.job)]
     limits = client.ask(lambda store: read_limits(store, [found.job for found in picked]))
-    whys, line = {}, Line(active)
+    whys, line = {}, Line(active, store_nodes, now=now)
     for found in picked:
         # A job that runs explains itself; only what waits whole is asked why.
         why = explain(found.job, store_nodes, now=now, line=line, limits=limits)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from qsub_py import render
+from qsub_py.cli import common
 from qsub_py.cli.shapes import RIGHT, place_cell
 from qsub_py.estimate import Estimate, line_of, starts
 from qsub_py.model import JobInfo, State
@@ -73,3 +74,5 @@ def show_starts(client: Client, scene: Scene, *, header: bool, as_json: bool) ->
         rows.append((str(job.id), job.name, job.owner, job.state.short, at, place))
     if rows:
         render.show(render.Table(_HEADINGS, tuple(rows), RIGHT), header=header)
+    elif scene.picked:
+        common.complain("no jobs that wait")

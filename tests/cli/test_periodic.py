@@ -46,6 +46,12 @@ def test_hold_release_cancel(cluster_env: Env, tmp_path: Path) -> None:
     cluster_env.run("qhold", schedule)
     assert listed(cluster_env)[0]["held"]
     assert str(schedule) in cluster_env.run("qstat", "--periodic").stdout
+    assert listed(cluster_env, str(schedule))[0]["id"] == schedule
+    for words in (["qstat", schedule], ["qrerun", schedule], ["qalter", schedule, "-t", "1h"]):
+        done = cluster_env.run(*words, check=False)
+        assert (done.returncode, f"`qstat --periodic {schedule}` shows it" in done.stderr) == (1, 1)
+    missing = cluster_env.run("qstat", "--periodic", 999, check=False)
+    assert (missing.returncode, missing.stderr) == (1, "qstat: there is no schedule 999\n")
     cluster_env.run("qcancel", schedule)
     assert listed(cluster_env) == []
     [row] = listed(cluster_env, "-a")
