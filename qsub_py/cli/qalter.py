@@ -18,6 +18,7 @@ from qsub_py.errors import JobNotFound, PayloadError, SpecError
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.signing import sign
 from qsub_py.store_alter import Change, alter
+from qsub_py.store_limits import check_licenses
 from qsub_py.terms import NO_TERMS
 from qsub_py.units import is_per_task
 
@@ -37,6 +38,10 @@ _BESIDE_SPEC = ("priority", "begin", "limit", "deadline")
 _FIELDS = {"mem": "mem_bytes", "mem_per_cpu": "mem_bytes", "gres": "gpus", "time": "time_s",
            "grace": "grace_s"}  # fmt: skip
 _TERMS = ("exclude", "constraint", "licenses", "rate")
+#: What `none` takes away, and the options' values then.
+_REMOVABLE: dict[str, Any] = {
+    "nodelist": (), "exclude": (), "constraint": None, "licenses": (), "rate": None,
+}  # fmt: skip
 _FAILURE = ("retries", "backoff", "retry_on", "on_oom", "on_timeout", "requeue_exit")
 
 
@@ -46,8 +51,9 @@ _FAILURE = ("retries", "backoff", "retry_on", "on_oom", "on_timeout", "requeue_e
 @common.options
 def qalter(jobs: tuple[str, ...], limit: str | None, **asked: Any) -> int:
     """Change JOBS that wait: all that these options say; of a job that has begun its time limit,
-    priority, name, comment, account, deadline (none: without one) and limit of tasks. A new time
-    limit also holds for the tasks that run."""
+    priority, name, comment, account, deadline and limit of tasks. A new time limit also holds for
+    the tasks that run. `none` takes away a deadline, nodelist, exclude, constraint, licenses, rate
+    or array-limit."""
     request = options.request_of(asked)
     said = _said(request) | ({"limit"} if limit is not None else set())
     if not said:
@@ -136,8 +142,11 @@ def _alter(
         if signed.schedule_uid:
             return _refused(f"job {job.id} was made by schedule {job.schedule}: only --priority,"
                             " --begin, --deadline and --array-limit can be changed")  # fmt: skip
-        change = _with_spec(client, job, _altered(_spec(job, data), request), change,
-                            has_new_time="time" in said)  # fmt: skip
+        new = _altered(_spec(job, data), request)
+        if "licenses" in said and new.terms:
+            licenses = new.terms.licenses
+            client.ask(lambda store: check_licenses(store, licenses))
+        change = _with_spec(client, job, new, change, has_new_time="time" in said)
     return _done(client, job, change)
 
 
@@ -185,13 +194,16 @@ def _spec(job: JobInfo, data: bytes) -> JobSpec:
 def _altered(old: JobSpec, request: Request) -> JobSpec:
     """Return a spec changed as asked for; raises SpecError naming the option."""
     said = _said(request)
+    none = {name for name in _REMOVABLE if getattr(request, name) in ("none", ("none",))}
+    request = replace(request, **{name: _REMOVABLE[name] for name in none})
     # Memory per cpu is of the cpus that it has.
     request = replace(request, cpus=request.cpus or str(old.cpus))
     asked = spec.base(request, Work(shown=old.name))
     elsewhere = {*_BESIDE_SPEC, *_FAILURE, *_TERMS, "signal"}
     fields = {_FIELDS.get(name, name) for name in said - elsewhere}
     new = replace(old, **{field: getattr(asked, field) for field in fields})
-    if terms := spec.terms(request):
+    if said & set(_TERMS):
+        terms = spec.terms(request) or NO_TERMS
         changed = {name: getattr(terms, name) for name in said & set(_TERMS)}
         new = replace(new, terms=replace(old.terms or NO_TERMS, **changed))
     if said & {"output", "error"}:

@@ -37,6 +37,14 @@ def test_a_pending_job(node: Env, tmp_path: Path) -> None:
     assert "smaller" in node.run("qstat", "-f", job).stdout
 
 
+def test_terms_come_and_go(node: Env) -> None:
+    job = node.qsub("-w", "nope", "-C", "nope", "-x", "n1", "--rate", "1/h", "true")
+    unknown = node.run("qalter", job, "-L", "matlab:1", check=False)
+    assert (unknown.returncode, "no licence is called matlab" in unknown.stderr) == (2, True)
+    node.run("qalter", job, "-w", "none", "-C", "none", "-x", "none", "--rate", "none")
+    assert node.wait_job(job).state is State.COMPLETED
+
+
 def test_begin_and_hold_again(node: Env) -> None:
     job = node.qsub("-b", "now+1hour", "true")
     node.run("qalter", job, "-b", "now")
