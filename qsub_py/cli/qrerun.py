@@ -12,7 +12,7 @@ from qsub_py.cli import common, ids
 from qsub_py.cli.ids import Picked
 from qsub_py.cli.qstat import read_states
 from qsub_py.errors import JobNotFound, QsubError, SpecError
-from qsub_py.model import State
+from qsub_py.model import JobInfo, State
 
 if TYPE_CHECKING:
     from qsub_py.client import Client
@@ -53,18 +53,36 @@ def qrerun(
     refs = ids.parse(jobs)
     wanted = _wanted(states, failed=failed, everything=everything)
     client = common.connect()
-    code = 0
+    found: list[Picked] = []
+    missing: list[str] = []
     for ref in refs:
         try:
-            for picked in ids.find(client, ref):
-                if tree:
-                    _rerun_tree(client, picked)
-                else:
-                    _rerun(client, picked, wanted)
+            found += ids.find(client, ref)
         except JobNotFound as error:
-            common.complain(f"qrerun: {error}")
-            code = 1
-    return code
+            missing.append(str(error))
+    for picked in found:  # all of them before anything runs again
+        _check(picked, wanted, tree=tree)
+    for picked in found:
+        if tree:
+            _rerun_tree(client, picked.job)
+        else:
+            _rerun(client, picked, wanted)
+    for complaint in missing:
+        common.complain(f"qrerun: {complaint}")
+    return int(bool(missing))
+
+
+def _check(picked: Picked, wanted: frozenset[State] | None, *, tree: bool) -> None:
+    """Raise SpecError when it is not said which tasks, or of which only a job can run again."""
+    job = picked.job
+    if tree and picked.ranges is not None:
+        raise SpecError("--tree is for whole jobs", hint=f"write qrerun {job.id} --tree")
+    if not tree and wanted is None and picked.ranges is None and job.total > 1:
+        raise SpecError(
+            f"job {job.id} has {job.total} tasks: say which run again",
+            hint=f"write qrerun {job.id} --failed, --state F,CA, --all, or name tasks:"
+            f" {job.id}_[3,5]",
+        )
 
 
 def _wanted(text: str | None, *, failed: bool, everything: bool) -> frozenset[State] | None:
@@ -86,17 +104,12 @@ def _wanted(text: str | None, *, failed: bool, everything: bool) -> frozenset[St
 
 def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> None:
     job = picked.job
-    if wanted is None:
-        if picked.ranges is None and job.total > 1:
-            raise SpecError(
-                f"job {job.id} has {job.total} tasks: say which run again",
-                hint=f"write qrerun {job.id} --failed, --state F,CA, --all, or name tasks:"
-                f" {job.id}_[3,5]",
-            )
-        wanted = _ENDS
+    wanted = wanted or _ENDS
     count = sum(_count(client, picked, wanted))
     if not count:
-        common.complain(f"qrerun: no task of {picked.shown} has ended so: nothing to run again")
+        ended = "ended" if wanted == _ENDS else "ended so"
+        which = "task" if picked.ranges is None else "such task"
+        common.complain(f"qrerun: no {which} of job {job.id} has {ended}: nothing to run again")
         return
     ranges = picked.ranges if picked.ranges is not None else ((0, job.total - 1),)
     chosen = set(wanted)
@@ -111,13 +124,10 @@ def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> N
         common.hint(f"qrerun: {left} cancelled tasks stay so; --state F,CA runs them, too")
 
 
-def _rerun_tree(client: Client, picked: Picked) -> None:
-    job = picked.job
-    if picked.ranges is not None:
-        raise SpecError("--tree is for whole jobs", hint=f"write qrerun {job.id} --tree")
+def _rerun_tree(client: Client, job: JobInfo) -> None:
     count = sum(job.counts.get(state, 0) for state in _FAILED)
     if not count:
-        common.complain(f"qrerun: no task of {picked.shown} has failed: nothing to run again")
+        common.complain(f"qrerun: no task of job {job.id} has failed: nothing to run again")
         return
     client.ask(lambda store: store.rerun_tree(job.id))
     print(f"job {job.id}: {count} {'task runs' if count == 1 else 'tasks run'} again, and what"

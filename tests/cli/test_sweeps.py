@@ -349,6 +349,9 @@ def test_failures_run_again(node: Env, here: Path) -> None:
     assert [t["state"][0] for t in tasks(node, job)] == list("CFCCFC")
     done = node.run("qrerun", job, check=False)
     assert done.returncode == 2 and f"write qrerun {job} --failed" in done.stderr
+    other = node.qsub("-W", "false", check=False)
+    assert node.run("qrerun", other, job, check=False).returncode == 2
+    assert node.store().job(other).state is State.FAILED, "all is checked before anything runs"
     (here / "ok").touch()
     assert node.run("qrerun", f"{job}_[1]").stdout == f"job {job}: 1 task runs again\n"
     node.wait_job(job)
