@@ -130,6 +130,11 @@ def _item(word: str, text: str) -> Any:
             f"{quoted(word)} in {quoted(text)} begins with a quote that does not end it",
             hint="quote a value whole, with the other kind of quotes where it contains one",
         )
+    if word.count("(") != word.count(")"):  # a comma in a call that is none
+        raise SpecError(
+            f"{quoted(word)} in {quoted(text)}: a value with a parenthesis needs quotes",
+            hint="functions are linspace(FIRST,LAST,COUNT) and logspace(FIRST,LAST,COUNT)",
+        )
     parts = word.split(":")
     if len(parts) in (2, 3) and all(_NUMBER.fullmatch(part) for part in parts):
         return _range(parts, word)

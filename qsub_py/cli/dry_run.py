@@ -16,7 +16,7 @@ from qsub_py.sweep_fill import fill, text_of
 from qsub_py.sweep_rows import PageReader
 from qsub_py.terms import NO_TERMS, Terms, shown_rate
 from qsub_py.text import safe
-from qsub_py.units import format_array, format_duration, format_size
+from qsub_py.units import format_array, format_duration, format_size, format_span
 
 if TYPE_CHECKING:
     from qsub_py.dialect import Said
@@ -54,6 +54,7 @@ def describe(draft: Draft, said: Sequence[Said] = ()) -> str:
     rows += [("stops", f"when more than {draft.max_fails} of the tasks have failed")] * bool(
         draft.max_fails
     )
+    rows += [("skips", f"tasks whose {spec.skip_if_exists} is there")] * bool(spec.skip_if_exists)
     rows += _first_tasks(draft)
     rows += [("variables", f"also those of {spec.compat}")] if spec.compat else []
     rows += [("read", _understood(one)) for one in said]
@@ -75,7 +76,8 @@ def _first_tasks(draft: Draft) -> list[tuple[str, str]]:
         assert sweep is not None
         params = sweep.at(position)
         values = " ".join(f"{name}={text_of(value)}" for name, value in params.items())
-        words = shlex.join(fill(word, params) for word in spec.argv)
+        is_named = spec.script is None or bool(spec.script_path)
+        words = shlex.join(fill(word, params) for word in spec.argv) if is_named else ""
         rows.append((f"task {position}", f"{values}  {words}".rstrip()))
     if sweep is not None and sweep.count > _FIRST:
         rows.append(("...", f"and {sweep.count - _FIRST} more"))
@@ -95,9 +97,19 @@ def _runs(spec: JobSpec) -> str:
         return shlex.join(spec.argv)
     if spec.script_path.endswith(".py"):
         return shlex.join([python, spec.script_path, *spec.argv])
+    if not spec.script_path:
+        return script_line(spec)
     line = spec.script.partition("\n")[0]
     interpreter = line[2:].strip() if line.startswith("#!") else "/bin/sh"
-    return f"{interpreter} {shlex.join([spec.script_path or '(the script)', *spec.argv])}"
+    return f"{interpreter} {shlex.join([spec.script_path, *spec.argv])}"
+
+
+def script_line(spec: JobSpec) -> str:
+    """Return what stands for a script that is no file: its first line, and who reads it."""
+    first, _, rest = (spec.script or "").partition("\n")
+    interpreter, text = (first[2:].strip(), rest) if first.startswith("#!") else ("/bin/sh", "")
+    line, _, more = (text or spec.script or "").strip().partition("\n")
+    return f"{interpreter}: {line}" + (" ..." if more else "")
 
 
 def _tasks(draft: Draft) -> str:
@@ -129,7 +141,7 @@ def failure_lines(spec: JobSpec) -> list[str]:
     """Return what is done when a task fails or nears its limit, a line each."""
     retry, notice, lines = spec.retry, spec.notice, []
     if retry is not None and retry.count:
-        wait = f"{retry.backoff_s:g} s, later up to {retry.backoff_most_s:g} s"
+        wait = f"{format_span(retry.backoff_s)}, later up to {format_span(retry.backoff_most_s)}"
         lines.append(f"up to {retry.count} retries on {', '.join(retry.on)}, after {wait}")
     if retry is not None and retry.mem_factor:
         lines.append(f"out of memory: {retry.mem_factor:g} times the memory")
@@ -140,7 +152,7 @@ def failure_lines(spec: JobSpec) -> list[str]:
     if notice is not None:
         whom = "its shell" if notice.is_shell_only else "its programs"
         name = Signals(notice.signal).name if notice.signal in set(Signals) else "a signal"
-        lines.append(f"{name} to {whom} {notice.before_s:g} s before the limit")
+        lines.append(f"{name} to {whom} {format_span(notice.before_s)} before the limit")
     return lines
 
 
