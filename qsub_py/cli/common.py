@@ -155,7 +155,8 @@ def connect() -> Client:
 
 def whole(text: str, option: str, *, least: int, most: int = 10**6) -> int:
     """Read a whole number; raises SpecError naming the option."""
-    if not text.strip().isascii() or not text.strip().lstrip("+-").isdigit():
+    digits = text.strip().removeprefix("-").removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
         raise SpecError(f"{option} takes a whole number, not {safe(text)!r}")
     number = int(text)
     if not least <= number <= most:

@@ -58,7 +58,8 @@ def draw(found: Iterable[Row], words: Sequence[str], path: str, *, title: str) -
     try:
         figure.savefig(path, dpi=120, bbox_inches="tight")
     except (OSError, ValueError) as error:
-        raise JobError(f"cannot write {quoted(path)}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise JobError(f"cannot write {quoted(path)}: {why}") from None
     finally:
         pyplot.close(figure)
     print(path)

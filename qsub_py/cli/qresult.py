@@ -35,7 +35,7 @@ def qresult(
     """Show a row for each task of a JOB: its parameters, how it ended, its result.
 
     The result is what a call returned, or the last line of JSON that a command printed; a
-    dictionary's items are columns.
+    dictionary's items are columns. The exit code is 1 when one of the tasks has failed.
 
     \b
     Examples:

@@ -49,8 +49,10 @@ def _change(client: Client, picked: Picked, verb: str, orders: list[Order]) -> i
                         " keeps waiting ones from starting")  # fmt: skip
         return 1
     booked = "; what it has booked stays so" if verb == "suspend" and running else ""
-    done = "suspended" if verb == "suspend" else "resumed"
-    common.hint(f"{command}: {picked.shown}: {done}{booked}")
+    stopped, going = ("is suspended", "goes on") if picked.ranges is None else (
+        "are suspended", "go on")  # fmt: skip
+    done = stopped if verb == "suspend" else going
+    common.hint(f"{command}: {picked.shown} {done}{booked}")
     return 0
 
 

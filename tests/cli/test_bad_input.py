@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qsub_py.cli import common
+from qsub_py.cli.qacct import qacct
 from qsub_py.cli.qcancel import qcancel
 from qsub_py.cli.qfetch import qfetch
 from qsub_py.cli.qhold import qhold
@@ -220,6 +221,18 @@ def test_stat_options(refused: Refuse) -> None:
     assert "no state 'XX'" in refused("-s", "XX", command=qstat)
     assert "--interval" in refused("-w", "-i", "0", command=qstat)
     assert "--interval" in refused("-w", "-i", "x", command=qstat)
+    assert "--why and --tree exclude each other" in refused("--tree", "--why", command=qstat)
+    assert "--start and --periodic" in refused("--periodic", "--start", command=qstat)
+    assert "--tasks and --watch" in refused("-t", "-w", command=qstat)
+    assert "--tree prints no JSON" in refused("--tree", "--json", command=qstat)
+
+
+def test_accounting_options(refused: Refuse) -> None:
+    assert "see qstat -t 2_3" in refused("2_3", command=qacct)
+    assert "--csv and --json exclude" in refused("--csv", "--json", command=qacct)
+    assert "--days and --owners exclude" in refused("--days", "--owners", command=qacct)
+    assert "--yes is about --purge" in refused("-y", command=qacct)
+    assert "or 7d: so long ago" in refused("-S", "then", command=qacct)
 
 
 def test_node_options(refused: Refuse) -> None:
@@ -254,6 +267,7 @@ def test_other_refusals(refused: Refuse) -> None:
     assert refused("--begin=yesterdayish", "true").startswith("--begin: bad time")
     assert refused("--nodelist=a,,b", "true").startswith("--nodelist: bad node")
     assert refused("--queue=", "true").startswith("--queue: bad name")
+    assert "--priority takes a whole number" in refused("--priority=+-3", "true")
     assert "--key takes" in refused("--key=", "true")
     assert "--comment is longer" in refused("--comment", "x" * 2000, "true")
     assert "there is no program 'nopython'" in refused("--python", "nopython", "true")
