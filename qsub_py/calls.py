@@ -32,8 +32,8 @@ def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
 
     The keywords cpus, mem, gpus, time, name, priority, queue, nodelist, exclude, constraint,
     licenses, rate, python, env, limit, ship, ship_ignore, fetch, retries, backoff, retry_on,
-    on_oom, on_timeout and signal are those of `Executor`; all others go to `fn`. Raises
-    TypeError when `fn` could take one of them itself.
+    on_oom, on_timeout, signal and max_tasks_per_child are those of `Executor`; all others go to
+    `fn`. Raises TypeError when `fn` could take one of them itself.
     """
     global _default
     if not kwargs or OPTIONS.isdisjoint(kwargs):

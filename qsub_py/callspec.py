@@ -51,6 +51,7 @@ class Resources:
     file_limits: tuple[int, int, int] = (0, 0, 0)
     retry: Retry | None = None
     notice: Notice | None = None
+    calls_per_runner: int = 0
 
 
 def read_resources(
@@ -80,6 +81,7 @@ def read_resources(
     on_oom: str | float | None = None,
     on_timeout: str | float | None = None,
     signal: str | None = None,
+    max_tasks_per_child: int | None = None,
 ) -> Resources:
     """Return the options of a call, checked; defaults are the configuration's. SpecError.
 
@@ -111,6 +113,9 @@ def read_resources(
         file_limits=_file_limits(config),
         retry=read_retry(asked, mem_bytes=mem_bytes, time_s=time_s, requeue=True),
         notice=read_notice(asked, time_s=time_s),
+        calls_per_runner=0
+        if max_tasks_per_child is None
+        else _whole(max_tasks_per_child, "max_tasks_per_child", least=1),
     )
 
 
@@ -211,6 +216,7 @@ def call_spec(
         is_cwd_optional=True,
         retry=resources.retry,
         notice=resources.notice,
+        calls_per_runner=resources.calls_per_runner,
     )
 
 

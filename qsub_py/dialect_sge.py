@@ -229,7 +229,7 @@ _RULES = table(
      "-si -jc -adds -clears -display", harmless(_SITE)),
     ("-clear -nostdin -pty -xd", harmless(_SITE, 0)),
     ("-@ -C", refused("options come from the command line and the script")),
-    ("-dl", refused("a job has no deadline here", "write -l h_rt=LIMIT")),
+    ("-dl", refused("it raises a priority there", "write #QSUB --deadline WHEN to cancel")),
     ("-u", refused("a job runs as the nodes' user")),
     ("-inherit -verify", refused(_SITE, takes=0)),
 )  # fmt: skip

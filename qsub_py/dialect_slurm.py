@@ -207,7 +207,8 @@ _RULES = table(
      "--external --ignore-pbs", harmless(_SITE, 0)),
     ("--no-kill --propagate --get-user-env --wait-all-nodes --kill-on-invalid-dep "
      "--x11 --oom-kill-step", harmless(_SITE, OPTIONAL)),
-    ("--deadline", refused("a job has no deadline here", "write --time LIMIT")),
+    ("--deadline", refused("it is for the end there, for the beginning here",
+                           "write #QSUB --deadline WHEN")),
     ("--export-file", refused("variables come from the command line", "write --export A=1")),
     ("--uid --gid", refused("a job runs as the nodes' user")),
     ("--container --container-id --burst-buffer --bb --bbf", refused(_SITE)),

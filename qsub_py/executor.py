@@ -50,9 +50,10 @@ class Executor(concurrent.futures.Executor):
     once), `ship` (files and folders that each call finds in its private directory, as they are
     when the first call is submitted), `ship_ignore` (what of them is left out, as in
     .gitignore), `fetch` (patterns of the files that come back: see `Job.fetch`), `retries`,
-    `backoff`, `retry_on`, `on_oom`, `on_timeout` and `signal` (as the options of qsub). A
-    function travels once, with what it refers to, and again when that has changed after a
-    second or more. Raises SpecError, ConfigError, StoreUnavailable.
+    `backoff`, `retry_on`, `on_oom`, `on_timeout` and `signal` (as the options of qsub), and
+    `max_tasks_per_child` (a process on a node executes at most so many calls, then a fresh one
+    takes its place). A function travels once, with what it refers to, and again when that has
+    changed after a second or more. Raises SpecError, ConfigError, StoreUnavailable.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Executor(concurrent.futures.Executor):
         on_oom: str | float | None = None,
         on_timeout: str | float | None = None,
         signal: str | None = None,
+        max_tasks_per_child: int | None = None,
         client: Client | None = None,
     ) -> None:
         self._own_client = client
@@ -92,7 +94,7 @@ class Executor(concurrent.futures.Executor):
             constraint=constraint, licenses=licenses, rate=rate, python=python, env=env,
             limit=limit, ship=ship, ship_ignore=ship_ignore, fetch=fetch,
             retries=retries, backoff=backoff, retry_on=retry_on, on_oom=on_oom,
-            on_timeout=on_timeout, signal=signal,
+            on_timeout=on_timeout, signal=signal, max_tasks_per_child=max_tasks_per_child,
         )  # fmt: skip
         self._parcels: tuple[Parcel, ...] | None = None if self._resources.ship else ()
         self._start()

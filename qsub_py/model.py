@@ -140,6 +140,8 @@ class JobSpec:
     #: Whose variables the job gets, too (slurm, pbs, sge), and of how many processes they speak.
     compat: str = ""
     procs: int = 0
+    #: call: a runner process executes at most so many; 0: any number.
+    calls_per_runner: int = 0
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON, the bytes that are signed."""
@@ -182,7 +184,8 @@ class JobSpec:
 
 #: Fields of a spec that version 0.1 did not know.
 _NEWER = ("ship", "fetch", "fetch_bytes", "fetch_job_bytes", "is_cwd_optional", "retry", "notice",
-          "sweep", "skip_if_exists", "terms", "compat", "procs")  # fmt: skip
+          "sweep", "skip_if_exists", "terms", "compat", "procs",
+          "calls_per_runner")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

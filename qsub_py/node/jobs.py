@@ -73,7 +73,8 @@ class Job:
     def learn(self, seconds: float, tasks: int) -> None:
         """Fit the size of the next batches to what `tasks` tasks took: double, or shrink."""
         fitting = int(_BATCH_S * tasks / max(seconds, 1e-6))
-        self.hint = max(1, min(fitting, 2 * self.hint, _MOST_TASKS))
+        most = self.spec.calls_per_runner or _MOST_TASKS
+        self.hint = max(1, min(fitting, 2 * self.hint, most, _MOST_TASKS))
 
 
 class Jobs:
@@ -274,7 +275,8 @@ class Jobs:
         common |= common_files(spec, self._dir)
         if spec.kind == "call":
             path = [moved(spec, part) if "private" in common else part for part in spec.path]
-            own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": path}
+            own = {"fn_key": spec.function_sha, "fn_path": job.path, "path": path,
+                   "most_calls": spec.calls_per_runner}  # fmt: skip
             return common | own | {"python": surroundings.interpreter(spec, self._settings)}
         return common | {"argv": command_line(spec, job.path, self._settings)}
 

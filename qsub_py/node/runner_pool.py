@@ -5,6 +5,7 @@ A runner is kept for its interpreter, environment, directory, umask and import p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from qsub_py.node.batch import Batch, Unfit, excuse
@@ -50,16 +51,21 @@ class RunnerPool:
 
     def take(self, batch: Batch) -> Runner:
         """Return a runner for the batch, a warm one if there is; raise Unfit."""
-        key = runner_key(batch)
-        for runner in reversed(self.idle):
+        key, count = runner_key(batch), len(batch.positions())
+        most = batch.common.get("most_calls") or math.inf
+        for runner in self.idle[::-1]:
             if runner.key == key and not runner.retired:
                 self.idle.remove(runner)
+                if runner.calls + count > most:
+                    runner.retire()
+                    continue
                 if runner.uid != batch.uid:
                     runner.sweep_strays()
                 break
         else:
             runner = self._start(key)
         runner.uid = batch.uid
+        runner.calls += count
         return runner
 
     def _start(self, key: RunnerKey) -> Runner:

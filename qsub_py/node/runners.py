@@ -103,6 +103,8 @@ class Runner:
         self.retired = False
         self.idle_since = 0.0
         self.uid = ""
+        #: How many it was given so far.
+        self.calls = 0
         #: Of what batches its surroundings are: job, attempt, variables of the batch.
         self.dressed: tuple[object, ...] = ()
         self.caller: Caller | None = None

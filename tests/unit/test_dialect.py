@@ -96,7 +96,7 @@ def test_slurm(line: str, expected: tuple[str, ...]) -> None:
         ("gpu", "'gpu' is no option of Slurm"),
         ("-o %b.out", "'%b' cannot be filled in"),
         ("--gres=shard:2", "there is no resource 'shard:2'"),
-        ("--deadline=now+1hour", "no deadline"),
+        ("--deadline=now+1hour", "for the beginning here; write #QSUB --deadline WHEN"),
         ("--input=data.txt", "write `< data.txt` in the script"),
         ("--uid=0", "runs as the nodes' user"),
         ("-p fast,slow", "a job has one queue here"),
