@@ -89,10 +89,8 @@ def read_resources(
     `backoff`: the same, or "10s,5m"; `on_oom`: "mem*2" or 2; `on_timeout`: "time*2" or 2.
     `ship`: files and folders, `ship_ignore`: rules as in .gitignore, `fetch`: patterns.
     """
-    mem = config.job.mem if mem is None else mem
-    time = config.job.time if time is None else time
-    mem_bytes = _read(parse_size, mem, "mem") if isinstance(mem, str) else _whole(mem, "mem")
-    time_s = _read(parse_duration, time, "time") if isinstance(time, str) else _seconds(time)
+    mem_bytes = _memory(config.job.mem if mem is None else mem)
+    time_s = _limit(config.job.time if time is None else time)
     asked = _on_failure(retries, backoff, retry_on, on_oom, on_timeout, signal)
     return Resources(
         cpus=_whole(config.job.cpus if cpus is None else cpus, "cpus", least=1),
@@ -113,10 +111,22 @@ def read_resources(
         file_limits=_file_limits(config),
         retry=read_retry(asked, mem_bytes=mem_bytes, time_s=time_s, requeue=True),
         notice=read_notice(asked, time_s=time_s),
-        calls_per_runner=0
-        if max_tasks_per_child is None
-        else _whole(max_tasks_per_child, "max_tasks_per_child", least=1),
+        calls_per_runner=_per_child(max_tasks_per_child),
     )
+
+
+def _memory(mem: str | int) -> int:
+    found: int = _read(parse_size, mem, "mem") if isinstance(mem, str) else _whole(mem, "mem")
+    return found
+
+
+def _limit(time: str | float) -> float:
+    found: float = _read(parse_duration, time, "time") if isinstance(time, str) else _seconds(time)
+    return found
+
+
+def _per_child(calls: int | None) -> int:
+    return 0 if calls is None else _whole(calls, "max_tasks_per_child", least=1)
 
 
 def _file_limits(config: Config) -> tuple[int, int, int]:
