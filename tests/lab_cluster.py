@@ -10,33 +10,41 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lab import Lab
 from waiting import wait_until
 
-#: Beats $1 times and tells about it.
-SCRIPT = """\
+#: For scripts: `say WHAT` writes a line of the ledger, `beat N` writes N of them.
+SAY = """\
 #!/bin/sh
-say() { read -r up rest < /proc/uptime; echo "$1 $QSUB_TASK_ID $QSUB_ATTEMPT $up" >> ~/ledger; }
-say start
-i=0
-while [ $i -lt $1 ]; do sleep 0.2; say beat; i=$((i + 1)); done
-say end
+say() {
+  read -r up rest < /proc/uptime
+  echo "$1 $QSUB_JOB_ID $QSUB_TASK_ID $QSUB_ATTEMPT $up" >> ~/ledger
+}
+beat() { i=0; while [ $i -lt $1 ]; do sleep 0.2; say beat; i=$((i + 1)); done; }
 """
+#: Beats $1 times and tells about it.
+SCRIPT = SAY + "say start; beat $1; say end\n"
 
-_SET_LEASE = """
+#: Gives the server a command about a key of the cluster: VERB KEY [WORD]...
+_COMMAND = """
+import sys
 from qsub_py import config
 from qsub_py.reach import endpoint
 from qsub_py.store import Store
 settings = config.load()
 url, password = endpoint(settings)[:2]
 store = Store.connect(url, password=password, cluster=settings.cluster)
-store.link.command("SET", store.keys.prefix + "test_lease", {lease_ms})
+verb, key, *words = sys.argv[1:]
+print(store.link.command(verb, store.keys.prefix + key, *words))
 """
 
 
@@ -46,6 +54,7 @@ class Line:
 
     host: str
     what: str
+    job: int
     task: int
     attempt: int
     uptime: float
@@ -62,8 +71,7 @@ class Cluster:
         if lease_s:
             (self.head.home / ".config/qsub_py/config.toml").write_text('cluster = "test-lab"\n')
             (self.head.home / ".config/qsub_py").chmod(0o700)
-            lease = _SET_LEASE.format(lease_ms=round(lease_s * 1000))
-            self.head.run(["python", "-c", lease])
+            self.command("SET", "test_lease", round(lease_s * 1000))
         self.head.run("mkdir ~/work")
         (self.head.home / "work/script").write_text(SCRIPT)
 
@@ -112,17 +120,35 @@ class Cluster:
         """What `qstat -t --json` says of a job's tasks."""
         return json.loads(self.run("qstat", "-a", "-t", "--json", job).stdout)  # type: ignore[no-any-return]
 
+    def listed(self, command: str, *words: str | int) -> list[dict[str, Any]]:
+        """What a command prints with --json, whatever its exit code."""
+        return json.loads(self.run(command, *words, "--json", check=False).stdout)  # type: ignore[no-any-return]
+
+    def command(self, verb: str, key: str, *words: str | int) -> str:
+        """Give the server a command about a key of the cluster; returns the reply as text."""
+        return self.head.run(["python", "-c", _COMMAND, verb, key, *words]).stdout.strip()
+
+    # -- faults ----------------------------------------------------------------------------
+
+    def kill_part(self, host: str, part: str) -> None:
+        """Kill a host's "agent" or "keeper", which is brought back by the other."""
+        module = {"agent": "qsub_py.node ", "keeper": "keeper"}[part]
+        for process in self.lab[host].processes("ann"):
+            if module in process.argv + " ":
+                self.lab[host].run(f"kill -KILL {process.pid}", check=False)
+
     # -- the ledger ------------------------------------------------------------------------
 
-    def ledger(self) -> list[Line]:
-        """All lines of all hosts, by time; also of those that are cut off or dead."""
+    def ledger(self, job: int = 0) -> list[Line]:
+        """All lines (of a job) of all hosts, by time; also of those that are cut off or dead."""
         lines = []
         for name, host in self.lab.hosts.items():
             path = host.home / "ledger"
             for text in path.read_text().splitlines() if path.exists() else []:
-                what, task, attempt, uptime = text.split()
-                lines.append(Line(name, what, int(task), int(attempt), float(uptime)))
-        return sorted(lines, key=lambda line: line.uptime)
+                what, *numbers, uptime = text.split()
+                lines.append(Line(name, what, *map(int, numbers), float(uptime)))
+        found = [line for line in lines if job in (0, line.job)]
+        return sorted(found, key=lambda line: line.uptime)
 
     def wait_ledger(
         self, condition: Callable[[list[Line]], Any], *, what: str, timeout_s: float = 60
@@ -142,10 +168,10 @@ class Cluster:
                          what=f"{host} goes on")  # fmt: skip
 
     def check_ledger(self, job: int, *, most_attempts: int = 9) -> None:
-        """Each task of a job of ledgers ended, by its last attempt, and so says the queue; no two
+        """Each task of a job that wrote ledgers ended, by its last attempt, and so says the queue; no two
         of its attempts ran at a time or under one number; none has more attempts than that."""
         attempts: dict[int, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
-        for line in self.ledger():
+        for line in self.ledger(job):
             attempts[line.task][line.attempt].append(line)
         told = {task["index"]: task["attempt"] for task in self.tasks(job)}
         assert told == {task: max(tried) for task, tried in attempts.items()}
@@ -168,6 +194,26 @@ class Cluster:
                 lambda host=host: [p for p in host.processes("ann") if "sshd" not in p.argv] == [],
                 what=f"nothing is left on {host.name}: {host.processes('ann')}",
             )
+
+
+def ran_again(host: str) -> Callable[[list[Line]], bool]:
+    """Whether all that began on a host and did not end there has begun elsewhere."""
+
+    def all_again(lines: list[Line]) -> bool:
+        begun = {line.task for line in lines if line.host == host}
+        ended = {line.task for line in lines if line.what == "end"}
+        elsewhere = {line.task for line in lines if line.host != host and line.attempt > 1}
+        return bool(elsewhere) and begun - ended <= elsewhere
+
+    return all_again
+
+
+def same_python(lab: Lab) -> None:
+    """Skip where a call of this Python cannot run on the hosts, whose python3 is another."""
+    asked = "import sys; print(*sys.version_info[:2])"
+    there = lab["h1"].run(["python3", "-c", asked]).stdout.split()
+    if there != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip(f"the hosts have Python {'.'.join(there)}, this is another")
 
 
 def _uptime() -> float:

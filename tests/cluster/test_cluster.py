@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from lab import Lab
-from lab_cluster import Cluster
+from lab_cluster import Cluster, same_python
 from waiting import wait_until
 
 #: Commands that wait for the work of three nodes on two processors.
@@ -21,14 +21,6 @@ def cluster(lab3: Lab) -> Cluster:
     made = Cluster(lab3)
     made.start()
     return made
-
-
-def same_python(lab: Lab) -> None:
-    """Skip where a call of this Python cannot run on the hosts, whose python3 is another."""
-    asked = "import sys; print(*sys.version_info[:2])"
-    there = lab["h1"].run(["python3", "-c", asked]).stdout.split()
-    if there != [str(part) for part in sys.version_info[:2]]:
-        pytest.skip(f"the hosts have Python {'.'.join(there)}, this is another")
 
 
 def test_start_says_what_is_there(lab3: Lab) -> None:
@@ -53,7 +45,7 @@ def test_a_second_start_changes_nothing(cluster: Cluster) -> None:
 
 
 def test_array_of_commands(cluster: Cluster) -> None:
-    script = "echo start $QSUB_TASK_ID $QSUB_ATTEMPT 0 >> ~/ledger; sleep 0.05"
+    script = "echo start $QSUB_JOB_ID $QSUB_TASK_ID $QSUB_ATTEMPT 0 >> ~/ledger; sleep 0.05"
     job = cluster.qsub("-a", "1-300", "--wrap", script)
     cluster.wait_completed(job)
     lines = cluster.ledger()

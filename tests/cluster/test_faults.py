@@ -7,12 +7,10 @@ The clusters are called test-*, so their leases may be short.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-
 import pytest
 
 from lab import Lab
-from lab_cluster import Cluster, Line
+from lab_cluster import Cluster, ran_again
 from lab_host import Host
 from waiting import wait_until
 
@@ -38,18 +36,6 @@ def begin(cluster: Cluster, size: tuple[int, int]) -> int:
     job = cluster.submit_ledger(size[0], beats=size[1])
     cluster.wait_ledger(lambda lines: len({line.host for line in lines}) == 3, what="all work")
     return job
-
-
-def ran_again(host: str) -> Callable[[list[Line]], bool]:
-    """Whether all that began on a host and did not end there has begun elsewhere."""
-
-    def all_again(lines: list[Line]) -> bool:
-        begun = {line.task for line in lines if line.host == host}
-        ended = {line.task for line in lines if line.what == "end"}
-        elsewhere = {line.task for line in lines if line.host != host and line.attempt > 1}
-        return bool(elsewhere) and begun - ended <= elsewhere
-
-    return all_again
 
 
 def finish(cluster: Cluster, job: int, *, most_attempts: int = 9) -> None:
@@ -221,10 +207,8 @@ def kill_tunnel(cluster: Cluster, host: Host) -> None:
 
 def kill_some(cluster: Cluster, host: Host) -> None:
     """Kill the agent and the keeper, which bring each other back, one after the other."""
-    for module in ("qsub_py.node ", "keeper"):
-        for process in host.processes("ann"):
-            if module in process.argv:
-                host.run(f"kill -KILL {process.pid}", check=False)
+    for part in ("agent", "keeper"):
+        cluster.kill_part(host.name, part)
         cluster.wait_time(1)
 
 
