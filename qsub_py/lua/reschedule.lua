@@ -3,7 +3,7 @@
 -- ARGV  schedule, verb (hold, release, end), who
 -- Returns {1, its last job or 0}; {0, ...} when it had ended; {-1} when there is no such schedule.
 -- Replay: it is held, released or ended.
---- @include head
+--- @include head saving
 local row = redis.pcall('HMGET', key('s', ARGV[1]), 'ended', 'next', 'last')
 if row.err or not row[1] then return {-1} end
 local last = redis.call('ZSCORE', P .. 'active', row[3]) and tonumber(row[3]) or 0
@@ -20,6 +20,7 @@ elseif ARGV[2] == 'release' then
   end
   redis.call('HSET', key('s', ARGV[1]), 'held', 0)
   redis.call('ZADD', P .. 'beats', waits and NOW or row[2], ARGV[1])
+  ping()
 else
   redis.call('HSET', key('s', ARGV[1]), 'ended', NOW, 'next', 0, 'why', 'cancelled by ' .. ARGV[3])
   redis.call('UNLINK', key('waits', ARGV[1]))

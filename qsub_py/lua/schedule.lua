@@ -5,7 +5,7 @@
 --       patience (ms) is how long after it was due a job may begin
 -- Returns as submit.lua. What its jobs would wait for, ended long ago when they are made: refused.
 -- Replay: the token finds the first one's id; nothing is written.
---- @include head job node blob remind
+--- @include head job node blob
 
 local known = redis.call('GET', key('tok', ARGV[1]))
 if known then return {'ok', tonumber(known), 0, 0} end
@@ -34,6 +34,6 @@ share_blobs({id = id}, blobs)
 redis.call('ZADD', P .. 'schedules', id, id)
 if ARGV[9] ~= '1' then
   redis.call('ZADD', P .. 'beats', ARGV[17], id)
-  remind()
+  ping()
 end
 return {'ok', tonumber(id), 1, 0}

@@ -8,7 +8,7 @@
 -- Returns {'ok', id, is new, unfinished fan-outs}; {'unknown', id}: it waits for a job that is not there; {'full'} when memory is short; {'lost'}: a shipped blob is not there
 --         (any more), send it again.
 -- Replay: the token finds the first one's id; nothing is written.
---- @include head job node batch deps blob remind
+--- @include head job node batch deps blob
 
 local former = redis.call('GET', key('tok', ARGV[1]))
 if former then return {'ok', tonumber(former), 0, 0} end
@@ -47,7 +47,7 @@ if ARGV[10] == '1' then redis.call('ZADD', P .. 'open', SERVED + 600000, id) end
 local j = load(id)
 if j.begin + j.expire > 0 then
   set_due(j)
-  remind()
+  ping()
 end
 keep_blobs(j, ARGV[14])
 share_blobs(j, ARGV[15])

@@ -119,6 +119,7 @@ class Agent:
         self._wants_claim = self._wants_claim or hint == b"1"
         self._wants_renewal = self._wants_renewal or hint == b"2"
         if hint == b"3":
+            # Something may be due before we would look.
             self._next["renew"] = 0.0
 
     def _turn(self) -> None:

@@ -52,9 +52,9 @@ class Waiter:
             self._link.close()
 
     def hint(self) -> bytes:
-        """Read the hint that is there: b"1" work, b"2" an order, b"3" what is due, b"" none.
+        """Read the hint that is there; StoreUnavailable.
 
-        StoreUnavailable.
+        b"1" work, b"2" an order, b"3" a schedule may be due, b"" none.
         """
         self._unask()
         reply = self._link.receive()

@@ -87,6 +87,30 @@ def test_its_job_is_one_like_others(cluster: Cluster, node: Node) -> None:
     assert (job.state, job.priority, job.name) == (State.COMPLETED, 3, "j")
 
 
+def test_one_node_is_told_at_once(cluster: Cluster, node: Node) -> None:
+    """When a time comes sooner than nodes know; else they would look two seconds later."""
+
+    def hints() -> list[str]:
+        found = cluster.dump().get(f"inbox:{node.uid}", [])
+        cluster.link.command("DEL", cluster.prefix + f"inbox:{node.uid}")
+        return found
+
+    schedule, schedules = plan(cluster, overlap=QUEUE), Schedules(cluster.store)
+    assert hints() == ["3"]
+    assert fire(cluster, schedule)[1]
+    cluster.set_clock(START_MS + MINUTE)
+    assert fire(cluster, schedule) == ("ok", 0)
+    [batch] = node.claim()
+    assert "3" not in hints()
+    node.end(batch)
+    assert hints() == ["3"], "the next one waited for this"
+    schedules.change(schedule, "hold")
+    assert hints() == []
+    schedules.change(schedule, "release")
+    schedules.change(schedule, "release")
+    assert hints() == ["3"]
+
+
 def test_who_comes_second_or_too_early_does_nothing(cluster: Cluster) -> None:
     schedule = plan(cluster)
     old = info(cluster, schedule)

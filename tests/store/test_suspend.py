@@ -45,6 +45,15 @@ def test_a_whole_job(cluster: Cluster) -> None:
     assert len(node.claim(2)) == 2
 
 
+def test_a_node_hears_of_its_order_and_of_work(cluster: Cluster) -> None:
+    """Before it listens again: else what it could start waits until it looks by itself."""
+    node, job = cluster.node(cpus=3), cluster.submit(1)
+    node.claim(2)
+    suspend(cluster, job)
+    cluster.submit(1)
+    assert cluster.dump()[f"inbox:{node.uid}"] == ["2", "1"]
+
+
 def test_twice_is_once_but_for_the_orders(cluster: Cluster) -> None:
     job = cluster.submit(2)
     changed = cluster.once(lambda: suspend(cluster, job))

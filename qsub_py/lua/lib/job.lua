@@ -131,6 +131,7 @@ local function settle(j)
     -- The next firing of its schedule may wait for this one.
     if j.sched ~= '' and redis.call('EXISTS', key('waits', j.sched)) == 1 then
       redis.call('ZADD', P .. 'beats', NOW, j.sched)
+      ping()
     end
     for class in string.gmatch(j.classes, '%d+') do redis.call('DEL', again_key(j.id, tonumber(class))) end
   elseif not over and j.ended ~= 0 then

@@ -14,9 +14,15 @@ local function saving()
   return saved
 end
 
--- Hints in the inbox: 1 look for work (one is enough), 2 there is an order, 3 see what is due.
+-- Hints in the inbox, one of a kind: 1 look for work, 2 there is an order, 3 something may be due
+-- sooner than nodes know. Without a node, 3 for the one that was heard of last (the others look
+-- when they renew).
 local function ping(uid)
-  if redis.call('LLEN', key('inbox', uid)) == 0 then redis.call('RPUSH', key('inbox', uid), 1) end
+  local hint = uid and 1 or 3
+  uid = uid or redis.call('ZREVRANGE', P .. 'nodes', 0, 0)[1]
+  if not uid then return end
+  redis.call('LREM', key('inbox', uid), 0, hint)
+  redis.call('RPUSH', key('inbox', uid), hint)
 end
 
 -- Give it up; the node that saved has refused work meanwhile, so it looks again.
