@@ -116,9 +116,9 @@ class Cluster:
         counts = told["tasks"]
         assert told["state"] == "COMPLETED" and counts["completed"] == counts["total"], told
 
-    def tasks(self, job: int) -> list[dict[str, Any]]:
-        """What `qstat -t --json` says of a job's tasks."""
-        return json.loads(self.run("qstat", "-a", "-t", "--json", job).stdout)  # type: ignore[no-any-return]
+    def tasks(self, *jobs: int) -> list[dict[str, Any]]:
+        """What `qstat -t --json` says of the tasks of jobs."""
+        return json.loads(self.run("qstat", "-a", "-t", "--json", *jobs).stdout)  # type: ignore[no-any-return]
 
     def listed(self, command: str, *words: str | int) -> list[dict[str, Any]]:
         """What a command prints with --json, whatever its exit code."""
@@ -168,8 +168,8 @@ class Cluster:
                          what=f"{host} goes on")  # fmt: skip
 
     def check_ledger(self, job: int, *, most_attempts: int = 9) -> None:
-        """Each task of a job that wrote ledgers ended, by its last attempt, and so says the queue; no two
-        of its attempts ran at a time or under one number; none has more attempts than that."""
+        """Each task of a job that wrote ledgers ended, by its last attempt, and so says the queue;
+        no two of its attempts ran at a time or under one number; none has more than that."""
         attempts: dict[int, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
         for line in self.ledger(job):
             attempts[line.task][line.attempt].append(line)

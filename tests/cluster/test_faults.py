@@ -7,6 +7,7 @@ The clusters are called test-*, so their leases may be short.
 from __future__ import annotations
 
 import random
+
 import pytest
 
 from lab import Lab

@@ -25,9 +25,9 @@ echo "{\\"score\\": $(($2 * $(cat data/base))), \\"by\\": \\"$QSUB_NODE $QSUB_AT
 
 @pytest.fixture
 def cluster(lab3: Lab) -> Cluster:
-    """Return three nodes whose leases are short, and a study on the head."""
+    """Return three nodes of two cpus whose leases are short, and a study on the head."""
     made = Cluster(lab3, lease_s=3)
-    made.start()
+    made.start("--cpus", "2", *lab3.hosts)
     study = lab3.head.home / "work/study"
     (study / "data").mkdir(parents=True)
     (study / "data/base").write_text("100\n")
