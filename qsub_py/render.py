@@ -139,10 +139,14 @@ def _least_widths(table: Table) -> list[int]:
 
 
 def _parts(table: Table, room: int) -> Iterator[Table]:
-    """Yield a table that is wider than the terminal as several, one below the other."""
-    for block in blocks(_least_widths(table), room):
+    """Yield a table that is wider than the terminal as several, one below the other.
+
+    Only the first may have nothing in its columns.
+    """
+    for number, block in enumerate(blocks(_least_widths(table), room)):
         rows = tuple(tuple(row[at] for at in block) for row in table.rows)
-        yield Table(tuple(table.headings[at] for at in block), rows, table.right)
+        if not number or any(any(row[1:]) for row in rows):
+            yield Table(tuple(table.headings[at] for at in block), rows, table.right)
 
 
 def blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:

@@ -115,6 +115,20 @@ def test_on_a_terminal_of_any_width(monkeypatch: pytest.MonkeyPatch, width: str)
     assert max(map(len, text.splitlines())) <= max(int(width), render.LEAST_WIDTH)
 
 
+def test_no_part_of_a_wide_table_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    render.show(render.Table(("A", "B", "C", "NOTE"), (("1", "b" * 30, "c" * 30, ""),)))
+    assert _COLOURS.sub("", shown.getvalue()).split() == [
+        "A", "B", "1", "b" * 30, "A", "C", "NOTE", "1", "c" * 30,
+    ]  # fmt: skip
+    shown.truncate(0)
+    render.show(render.Table(("A", "B", "NOTE IT"), (("1", "b" * 33, ""),)))
+    assert "NOTE" not in shown.getvalue()
+
+
 def test_job_as_json() -> None:
     found = shapes.job_json(JOB, None)
     assert list(found)[:17] == (
