@@ -71,7 +71,6 @@ class Retry:
 
 
 _STATES = {"FAILED": "failed", "TIMEOUT": "timeout", "OUT_OF_MEMORY": "oom"}
-NO_RETRY = Retry()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from qsub_py.archive_unpack import Archive, Folders
 Collected = list[Any]
 
 _CLOCK_REALTIME_COARSE = 5
-_NAMES_TOLD = 5
 
 
 def stage(root: str, ships: Iterable[Sequence[str]], since: str = "") -> None:

@@ -25,11 +25,6 @@ class Slot:
         self._start = start
         self._advancing = False
 
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing runs or waits here."""
-        return self.head is None and not self._queue
-
     def add(self, batch: Batch) -> None:
         """Run a batch after those before it."""
         self._queue.append(batch)
