@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qsub_py.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -151,6 +152,14 @@ def connect() -> Client:
     from qsub_py.client import Client  # here: redis takes longer to import than --help may take
 
     return Client.connect()
+
+
+def read(option: str, parse: Callable[[str], T], text: str) -> T:
+    """Read an option's text; the SpecError names the option."""
+    try:
+        return parse(text)
+    except SpecError as error:
+        raise SpecError(f"{option}: {error}", hint=error.hint) from None
 
 
 def whole(text: str, option: str, *, least: int, most: int = 10**6) -> int:

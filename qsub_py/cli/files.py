@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qsub_py.cli.common import read
 from qsub_py.cli.options import Request
 from qsub_py.errors import SpecError
 from qsub_py.globs import check_glob
@@ -48,7 +49,4 @@ def with_files(
 
 
 def _pattern(text: str) -> str:
-    try:
-        return check_glob(text)
-    except SpecError as error:
-        raise SpecError(f"--fetch: {error}", hint=error.hint) from None
+    return read("--fetch", check_glob, text)

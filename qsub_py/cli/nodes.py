@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qsub_py import render
 from qsub_py.cli import common
-from qsub_py.cli.tasks import seconds
+from qsub_py.cli.shapes import seconds
 from qsub_py.config import Config, redact
 from qsub_py.errors import ConfigError, NodeError
 from qsub_py.model import NodeInfo

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from qsub_py.cli import common
-from qsub_py.cli.common import whole
+from qsub_py.cli.common import read, whole
 from qsub_py.cli.options import Request
 from qsub_py.config import user_name
 from qsub_py.errors import JobNotFound, SpecError
@@ -48,7 +48,7 @@ def rule_of(request: Request) -> Rule | None:
     every_ms, cron, zone_name = _times(request)
     until_ms = 0
     if request.until is not None:
-        until_ms = int(_read("--until", request.until, _begin) * 1000)
+        until_ms = int(read("--until", _begin, request.until) * 1000)
         if until_ms <= time.time() * 1000:
             raise SpecError("--until is over already")
     return Rule(
@@ -65,25 +65,18 @@ def _times(request: Request) -> tuple[int, str, str]:
     if request.every is not None:
         if request.timezone is not None:
             raise SpecError("--timezone says nothing with --every", hint="leave it out")
-        every_s = _read("--every", request.every, lambda text: parse_duration(text, bare_s=1.0))
+        every_s = read("--every", lambda text: parse_duration(text, bare_s=1.0), request.every)
         if every_s < 1:
             raise SpecError("--every must be at least 1s")
         return round(every_s * 1000), "", "UTC"
-    cron = _read("--cron", request.cron, check_cron)
+    cron = read("--cron", check_cron, request.cron or "")
     name = local_zone() if request.timezone is None else request.timezone
-    _read("--timezone", name, zone)
+    read("--timezone", zone, name)
     return 0, cron, name
 
 
 def _begin(text: str) -> float:
     return parse_begin(text, now=time.time())
-
-
-def _read(option: str, text: Any, parse: Any) -> Any:
-    try:
-        return parse(text)
-    except SpecError as error:
-        raise SpecError(f"{option}: {error}", hint=error.hint) from None
 
 
 def _choice(option: str, text: str | None, known: tuple[str, ...]) -> str:

@@ -15,7 +15,16 @@ import click
 from qsub_py import render
 from qsub_py.account import Usage
 from qsub_py.cli import common, ids
-from qsub_py.cli.shapes import RIGHT, clock, elapsed, exit_code, limit_cell, memory_cell, tasks_cell
+from qsub_py.cli.shapes import (
+    RIGHT,
+    clock,
+    elapsed,
+    exit_code,
+    limit_cell,
+    memory_cell,
+    seconds,
+    tasks_cell,
+)
 from qsub_py.config import user_name
 from qsub_py.errors import SpecError, StoreError
 from qsub_py.model import JobInfo
@@ -121,10 +130,7 @@ def _check(*, purge: bool, older: str | None, has_jobs: bool, sums: bool, sure: 
 def _moment(text: str, option: str, now: float) -> float:
     """Read a time, or how long ago it was."""
     if re.fullmatch(r"(\d+(\.\d+)?[smhdw])+", text.strip().lower(), re.ASCII):
-        try:
-            return now - parse_duration(text)
-        except SpecError as error:
-            raise SpecError(f"{option}: {error}") from None
+        return now - common.read(option, parse_duration, text)
     try:
         moment = parse_begin(text, now=now)
     except SpecError as error:
@@ -169,13 +175,9 @@ def _row(job: JobInfo, used: Usage, now: float) -> tuple[str, ...]:
     code = exit_code(job)
     return (
         str(job.id), job.name, job.owner, job.state.name, "" if code is None else str(code),
-        tasks_cell(job), elapsed(job, now), _seconds(used.cpu_s), percent(used.cpu_efficiency),
+        tasks_cell(job), elapsed(job, now), seconds(used.cpu_s), percent(used.cpu_efficiency),
         format_size(used.peak_bytes) if used.peak_bytes else "-", percent(used.memory_efficiency),
     )  # fmt: skip
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f}s" if value < 60 else format_duration(value)
 
 
 def percent(part: float | None) -> str:
@@ -217,11 +219,11 @@ def _fields(job: JobInfo, used: Usage, now: float) -> list[tuple[str, str]]:
         ("ended", clock(job.ended_at)), ("elapsed", elapsed(job, now)),
     ]  # fmt: skip
     if used.tasks:
-        what = f"{used.tasks} runs, the longest {_seconds(used.longest_s)}"
+        what = f"{used.tasks} runs, the longest {seconds(used.longest_s)}"
         pairs += [
-            ("wall time", _seconds(used.wall_s) + (f" in {what}" if used.tasks > 1 else "")),
-            ("cpu time", _seconds(used.cpu_s)),
-            ("cpu efficiency", _of(used.cpu_efficiency, _seconds(used.booked_s))),
+            ("wall time", seconds(used.wall_s) + (f" in {what}" if used.tasks > 1 else "")),
+            ("cpu time", seconds(used.cpu_s)),
+            ("cpu efficiency", _of(used.cpu_efficiency, seconds(used.booked_s))),
             ("memory peak", format_size(used.peak_bytes)),
             ("memory efficiency", _of(used.memory_efficiency, format_size(used.booked_bytes))),
         ]  # fmt: skip
@@ -276,8 +278,8 @@ def _show_days(
                                              "CPUEFF")  # fmt: skip
         cells = tuple(
             (_day(use.day),) * (key == "day") + (
-                use.owner, str(use.tasks), str(use.failed), _seconds(use.wall_s),
-                _seconds(use.cpu_s), percent(use.cpu_efficiency),
+                use.owner, str(use.tasks), str(use.failed), seconds(use.wall_s),
+                seconds(use.cpu_s), percent(use.cpu_efficiency),
             )
             for use in found
         )  # fmt: skip
@@ -297,10 +299,7 @@ def _purge(
     client: Client, refs: Sequence[Any], window: Window, older: str | None, *, is_sure: bool
 ) -> int:
     if older is not None:
-        try:
-            age_s = parse_duration(older, bare_s=86400.0)
-        except SpecError as error:
-            raise SpecError(f"--older: {error}") from None
+        age_s = common.read("--older", lambda text: parse_duration(text, bare_s=86400.0), older)
         now = client.ask(lambda store: store.now())
         jobs = client.ask(
             lambda s: Accounts(s).ended(0.0, now - age_s, limit=1_000_000, owner=window.user)

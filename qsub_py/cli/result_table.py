@@ -8,7 +8,8 @@ from itertools import chain, islice
 from typing import Any
 
 from qsub_py import render
-from qsub_py.cli.tasks import seconds, task_id
+from qsub_py.cli.shapes import seconds
+from qsub_py.cli.tasks import task_id
 from qsub_py.model import JobInfo
 from qsub_py.result_rows import Columns, Row, cells
 from qsub_py.sweep_fill import text_of

@@ -171,3 +171,8 @@ def rows(
 ) -> tuple[tuple[str, ...], ...]:
     """Return the cells of these columns, a row a job."""
     return tuple(tuple(COLUMNS[name][2](job, why, now) for name in columns) for job, why in jobs)
+
+
+def seconds(value: float) -> str:
+    """Return a duration: `0.12s` below a minute, Slurm's form above."""
+    return f"{value:.2f}s" if value < 60 else format_duration(value)

@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from qsub_py import activation, waits
 from qsub_py import environ as environment
 from qsub_py.arrays import parse_limit, parse_share
-from qsub_py.cli.common import whole
+from qsub_py.cli.common import read, whole
 from qsub_py.cli.draft import Draft, Work
 from qsub_py.cli.files import with_files
 from qsub_py.cli.options import Request
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from qsub_py.config import Config, JobConfig
     from qsub_py.sweep import Sweep
 
-T = TypeVar("T")
 
 MAX_CPUS = 1_000_000
 MAX_PRIORITY = 1_000_000
@@ -82,7 +81,7 @@ def build(
     `limits`: how large what it ships and fetches may be.
     """
     parse = parse_limit if sweep is not None else parse_array
-    array = _read("--array", parse, request.array) if request.array is not None else None
+    array = read("--array", parse, request.array) if request.array is not None else None
     spec = with_failure(_with_program(base(request, work), request, work, environ), request)
     spec = replace(spec, terms=terms(request))
     if array is not None:
@@ -136,12 +135,12 @@ def base(request: Request, work: Work) -> JobSpec:
         cpus=cpus,
         mem_bytes=_memory(request, cpus),
         gpus=_gpus(request),
-        time_s=_read("--time", parse_duration, request.time) if request.time else 0.0,
+        time_s=read("--time", parse_duration, request.time) if request.time else 0.0,
         grace_s=_grace(request.grace),
         output=_pattern(request.output, "--output"),
         error=_pattern(request.error, "--error"),
         requeue=request.requeue is not False,
-        queue=_read("--queue", check_name, "main" if request.queue is None else request.queue),
+        queue=read("--queue", check_name, "main" if request.queue is None else request.queue),
         nodelist=_nodelist(request.nodelist),
         comment=_text(request.comment, "--comment"),
         account=_text(request.account, "--account"),
@@ -197,21 +196,13 @@ def with_failure(spec: JobSpec, request: Request) -> JobSpec:
 # -- single options ------------------------------------------------------------------------
 
 
-def _read(option: str, parse: Callable[[str], T], text: str) -> T:
-    """Read an option's text; the SpecError names the option."""
-    try:
-        return parse(text)
-    except SpecError as error:
-        raise SpecError(f"{option}: {error}", hint=error.hint) from None
-
-
 def _number(text: str | None, option: str, *, least: int, most: int, default: int) -> int:
     return default if text is None else whole(text, option, least=least, most=most)
 
 
 def _name(given: str | None, shown: str) -> str:
     if given is not None:
-        return _read("--name", check_name, given)
+        return read("--name", check_name, given)
     return (
         re.sub(r"[^\w.+@:=-]", "_", os.path.basename(shown), flags=re.ASCII)[:128].lstrip("-")
         or "job"
@@ -226,7 +217,7 @@ def _memory(request: Request, cpus: int) -> int:
     )
     if text is None:
         return 0
-    size = _read(option, parse_size, text)
+    size = read(option, parse_size, text)
     if size == 0:
         raise SpecError(
             f"{option} must be above 0", hint="leave it out for the node's share per cpu"
@@ -249,7 +240,7 @@ def _gpus(request: Request) -> int:
 def _grace(text: str | None) -> float:
     if text is None:
         return GRACE_S
-    return _read("--grace", lambda word: parse_duration(word, bare_s=1.0), text)
+    return read("--grace", lambda word: parse_duration(word, bare_s=1.0), text)
 
 
 def _directory(text: str | None) -> str:
@@ -264,7 +255,7 @@ def _directory(text: str | None) -> str:
 
 
 def _pattern(text: str | None, option: str) -> str:
-    return _read(option, check_pattern, os.path.expanduser(text)) if text else ""
+    return read(option, check_pattern, os.path.expanduser(text)) if text else ""
 
 
 def check_outputs(
@@ -292,7 +283,7 @@ def check_outputs(
 
 
 def _nodelist(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return _read("--nodelist", parse_nodes, ",".join(texts)) if texts else ()
+    return read("--nodelist", parse_nodes, ",".join(texts)) if texts else ()
 
 
 def terms(request: Request) -> Terms | None:
@@ -316,16 +307,16 @@ def _wishes(request: Request) -> tuple[tuple[Wish, ...], bool]:
     wishes: tuple[Wish, ...] = ()
     is_or = False
     if request.dependency is not None:
-        wishes, is_or = _read("--dependency", waits.parse, request.dependency)
+        wishes, is_or = read("--dependency", waits.parse, request.dependency)
     if request.after and is_or:
         raise SpecError("--after cannot be one of several choices (`?`)", hint="leave it out")
     for text in request.after:
-        wishes += _read("--after", waits.parse_after, text)
+        wishes += read("--after", waits.parse_after, text)
     return tuple(dict.fromkeys(wishes)), is_or
 
 
 def _share(text: str | None) -> str:
-    return "" if text is None else _read("--max-fails", parse_share, text)
+    return "" if text is None else read("--max-fails", parse_share, text)
 
 
 def _key(text: str | None) -> str:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from qsub_py.cli.ids import Picked, spec_of
-from qsub_py.cli.shapes import RIGHT
+from qsub_py.cli.shapes import RIGHT, seconds
 from qsub_py.extending import points_of
 from qsub_py.model import JobInfo, JobSpec, Segments, State, TaskInfo
 from qsub_py.render import Table
@@ -160,8 +160,3 @@ def _row(job: JobInfo, task: TaskInfo, now: float, why: str) -> tuple[str, ...]:
         seconds(end.cpu_s) if ran else "",
         format_size(end.max_rss_bytes) if end.max_rss_bytes else "", end.reason,
     )  # fmt: skip
-
-
-def seconds(value: float) -> str:
-    """Return a duration: `0.12s` below a minute, Slurm's form above."""
-    return f"{value:.2f}s" if value < 60 else format_duration(value)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from qsub_py.errors import SpecError
+from qsub_py.cli.common import read
 from qsub_py.units import parse_begin, parse_deadline, parse_patience
 
 
@@ -19,22 +17,15 @@ def read_times(
     if not deadline:
         return begin_at, 0.0
     if is_periodic:
-        return begin_at, _named("--deadline", parse_patience, deadline)
+        return begin_at, read("--deadline", parse_patience, deadline)
     return begin_at, read_deadline(deadline, now=now, begin_at=begin_at)
 
 
 def read_begin(text: str, *, now: float) -> float:
     """Return when a job may begin; raises SpecError."""
-    return _named("--begin", lambda word: parse_begin(word, now=now), text)
+    return read("--begin", lambda word: parse_begin(word, now=now), text)
 
 
 def read_deadline(text: str, *, now: float, begin_at: float) -> float:
     """Return until when it may, after `begin_at`; raises SpecError."""
-    return _named("--deadline", lambda word: parse_deadline(word, now=now, begin_at=begin_at), text)
-
-
-def _named(option: str, parse: Callable[[str], float], text: str) -> float:
-    try:
-        return parse(text)
-    except SpecError as error:
-        raise SpecError(f"{option}: {error}", hint=error.hint) from None
+    return read("--deadline", lambda word: parse_deadline(word, now=now, begin_at=begin_at), text)
