@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qsub_py.errors import ConfigError, SpecError
-from qsub_py.text import quoted
+from qsub_py.text import did_you_mean, quoted
 
 #: Dotted key -> what raises SpecError or ValueError for a bad value of it.
 Checks = Mapping[str, Callable[[Any], Any]]
@@ -130,10 +130,7 @@ def fill_table(
 
 
 def _unknown(keys: tuple[str, ...], known: list[str], source: Source) -> ConfigError:
-    import difflib  # 2 ms that only a mistake has to pay
-
-    near = difflib.get_close_matches(keys[-1], known, 1, 0.5)
-    cure = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    cure = did_you_mean(keys[-1], known, alike=0.5) or "known: " + ", ".join(known)
     return ConfigError(f"{source.at(keys)}: unknown key {quoted('.'.join(keys))}", hint=cure)
 
 

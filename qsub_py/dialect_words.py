@@ -6,7 +6,6 @@ Pure. Words that two systems read in two ways are no business of this module: th
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from qsub_py import dialect_pbs, dialect_sge
@@ -15,7 +14,7 @@ from qsub_py.dialect_pbs import PBS, TORQUE
 from qsub_py.dialect_sge import SGE
 from qsub_py.dialect_slurm import SLURM
 from qsub_py.errors import SpecError
-from qsub_py.text import quoted
+from qsub_py.text import did_you_mean, quoted
 
 #: By name, and in the order in which the directives of a script win.
 DIALECTS = {dialect.name: dialect for dialect in (SLURM, PBS, TORQUE, SGE)}
@@ -38,8 +37,7 @@ def named(text: str) -> Dialect | None:
     if word in ("auto", ""):
         return None
     if word not in DIALECTS:
-        close = difflib.get_close_matches(word, list(DIALECTS), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"write {', '.join(DIALECTS)} or auto"
+        hint = did_you_mean(word, DIALECTS) or f"write {', '.join(DIALECTS)} or auto"
         raise SpecError(f"there is no dialect {quoted(text)}", hint=hint)
     return DIALECTS[word]
 

@@ -6,6 +6,7 @@ Pure. Knows nothing of jobs or of the terminal it protects.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from qsub_py.errors import SpecError
 
@@ -101,3 +102,11 @@ def has_password(url: str) -> bool:
 def redact(url: str) -> str:
     """Return an URL that can be shown: its password is `***`."""
     return _PASSWORD_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+
+
+def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.6) -> str:
+    """Return `did you mean NAME?` for the known name nearest to `word`, "" when none is near."""
+    import difflib  # 2 ms that only a mistake has to pay
+
+    near = difflib.get_close_matches(word, list(known), 1, alike)
+    return f"did you mean {near[0]}?" if near else ""

@@ -6,7 +6,6 @@ two arrays, `Waits` is what a submission carries (formats: lua/lib/deps.lua).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from qsub_py.arrays import JobRef, parse_task_ids
 from qsub_py.errors import SpecError
 from qsub_py.model import Segments
-from qsub_py.text import quoted
+from qsub_py.text import did_you_mean, quoted
 
 SINGLETON = "singleton"
 KINDS = ("afterok", "afterany", "afternotok", "after", "aftercorr")
@@ -149,8 +148,7 @@ def _wishes(part: str, text: str) -> Iterator[Wish]:
         yield Wish(SINGLETON)
         return
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, (*KINDS, SINGLETON), 1)
-        hint = f"did you mean {near[0]}?" if near else _GRAMMAR
+        hint = did_you_mean(kind, (*KINDS, SINGLETON)) or _GRAMMAR
         raise SpecError(f"no dependency {quoted(part or text)}", hint=hint)
     if not ids:
         raise SpecError(f"{kind} of which job? ({quoted(text)})", hint=_GRAMMAR)

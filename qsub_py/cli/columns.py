@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 
 from qsub_py.cli.shapes import COLUMNS, RIGHT
 from qsub_py.errors import SpecError
 from qsub_py.render import Table
-from qsub_py.text import quoted
+from qsub_py.text import did_you_mean, quoted
 
 _LETTERS = {letter: name for name, (_, letter, _cell) in COLUMNS.items()}
 _SYNONYMS = {"user": "owner", "jobid": "id", "job": "id", "memory": "mem", "partition": "queue",
@@ -50,8 +49,7 @@ def parse_format(text: str) -> Format:
     for word in text.split(","):
         name = _SYNONYMS.get(word.strip().lower(), word.strip().lower())
         if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, 1)
-            cure = f"did you mean {near[0]}?" if near else "known: " + ",".join(COLUMNS)
+            cure = did_you_mean(name, COLUMNS) or "known: " + ",".join(COLUMNS)
             raise SpecError(f"-o: no column {quoted(word)}", hint=cure)
         names.append(name)
     return Format(tuple(names))

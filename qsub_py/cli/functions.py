@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -18,7 +17,7 @@ from qsub_py.cli.script import absolute, current_dir
 from qsub_py.cli.target import split_function
 from qsub_py.errors import SpecError
 from qsub_py.sweep_words import read_arguments as read_arguments
-from qsub_py.text import quoted, safe
+from qsub_py.text import did_you_mean, quoted, safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,7 @@ def _attribute(module: ModuleType, place: str, name: str) -> Callable[..., Any]:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, [n for n in dir(found) if n[0] != "_"], 1)
-            cure = f"did you mean {near[0]}?" if near else ""
+            cure = did_you_mean(part, [n for n in dir(found) if n[0] != "_"])
             raise SpecError(f"{quoted(place)} has no function {quoted(name)}", hint=cure)
         found = getattr(found, part)
     if not callable(found):

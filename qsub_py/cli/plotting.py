@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from qsub_py.errors import JobError, SpecError
 from qsub_py.result_rows import Row, cells
 from qsub_py.sweep_fill import text_of
-from qsub_py.text import quoted
+from qsub_py.text import did_you_mean, quoted
 
 _GRAMMAR = "write --plot x=lr y=accuracy, and maybe by=seed"
 #: Beyond this many lines their names do not fit beside the picture.
@@ -83,8 +82,7 @@ def _lines(found: Iterable[Row], axes: dict[str, str]) -> dict[str, Points]:
         lines.setdefault(name, {}).setdefault(key, []).append(y)
     for column in axes.values():
         if known and column not in known:
-            near = difflib.get_close_matches(column, known, 1)
-            cure = f"did you mean {near[0]}?" if near else "there are: " + ", ".join(known)
+            cure = did_you_mean(column, known) or "there are: " + ", ".join(known)
             raise JobError(f"--plot: there is no column {quoted(column)}", hint=cure)
     if not lines:
         raise JobError("--plot: no task has ended with a number to draw")

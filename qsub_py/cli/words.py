@@ -8,7 +8,6 @@ are handed on, what could mean two things is refused (`refused.py`).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from qsub_py.cli import refused
 from qsub_py.errors import SpecError
+from qsub_py.text import did_you_mean
 from qsub_py.waits import is_id
 
 if TYPE_CHECKING:
@@ -183,12 +183,12 @@ def _joined(spelled: str, value: str, table: Mapping[str, Option]) -> str:
 
 
 def _unknown(spelled: str, table: Mapping[str, Option]) -> SpecError:
-    close = difflib.get_close_matches(spelled, [name for name in table if name[1] == "-"], n=1)
     longer = sorted(name for name in table if len(spelled) > 3 and name.startswith(spelled))
     if longer:
         hint = f"options cannot be abbreviated: did you mean {' or '.join(longer)}?"
     else:
-        hint = f"did you mean {close[0]}?" if close else "see qsub --help"
+        long = [name for name in table if name[1] == "-"]
+        hint = did_you_mean(spelled, long) or "see qsub --help"
     return SpecError(f"no such option: {spelled}", hint=hint)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from env import Env
 
-HEAVY = {"paramiko", "rich", "cloudpickle", "redis", "asyncio", "numpy", "importlib.metadata"}
+HEAVY = {"paramiko", "rich", "cloudpickle", "redis", "asyncio", "numpy", "importlib.metadata",
+         "difflib"}  # fmt: skip
 SHOW = """\
 import sys
 from qsub_py.cli import main
