@@ -87,7 +87,8 @@ def check_schedule(cluster: Cluster, number: int, since: dict[str, Any]) -> None
     """All due times were fired or missed, since a look at the schedule, and no one twice."""
     cluster.run("qcancel", number)
     one = schedule(cluster, number)
-    wait_until(lambda: len(fired(cluster, one["name"])) == one["fired"], what="all have run")
+    wait_until(lambda: len(fired(cluster, one["name"])) == one["fired"], timeout_s=60,
+               what="all have run")  # fmt: skip
     due = fired(cluster, one["name"])
     assert {len(jobs) for jobs in due.values()} == {1}, "a time was fired twice"
     assert {round(at % 1, 3) for at in due} == {round(one["last_due_at"] % 1, 3)}
@@ -217,9 +218,9 @@ def check_hogs(cluster: Cluster, dies: int, grows: int) -> None:
     assert [task["attempt"] for task in cluster.tasks(grows)] == [2]
 
 
-def all_running(cluster: Cluster, job: int) -> bool:
-    tasks = cluster.job(job)["tasks"]
-    return bool(tasks["running"] == tasks["total"])
+def wait_begun(cluster: Cluster, job: int, tasks: int) -> None:
+    """Wait until tasks have begun; what has only been handed out goes back with its agent."""
+    wait_until(lambda: len({line.task for line in cluster.ledger(job)}) == tasks, what="all begin")
 
 
 def stands_still(cluster: Cluster, *hosts: str) -> bool:
@@ -231,7 +232,7 @@ def stands_still(cluster: Cluster, *hosts: str) -> bool:
 def check_suspended(cluster: Cluster) -> int:
     """Stop the tasks of two hosts, each of which loses its agent, and let them go on."""
     job = cluster.submit_ledger(4, beats=12, options=("-x", "h3", "-t", "1m"))
-    wait_until(lambda: all_running(cluster, job), what="all run")
+    wait_begun(cluster, job, 4)
     cluster.kill_part("h1", "agent")
     cluster.run("qsuspend", job)
     wait_until(lambda: stands_still(cluster, "h1", "h2"), what="all stand still")
@@ -265,8 +266,8 @@ def check_fragile(cluster: Cluster) -> int:
 
 def check_limit(cluster: Cluster) -> int:
     """Lower the limit of what runs on two hosts, one of which has just lost its agent."""
-    job = cluster.qsub("-a", "1-2", "-c", 2, "-x", "h3", "-t", "1h", "sleep", 600)
-    wait_until(lambda: all_running(cluster, job), what="both run")
+    job = cluster.qsub("-a", "1-2", "-c", 2, "-x", "h3", "-t", "1h", "script", 999)
+    wait_begun(cluster, job, 2)
     cluster.kill_part("h2", "agent")
     cluster.run("qalter", job, "-t", "1s")
     assert cluster.run("qwait", job, check=False).returncode == 124
