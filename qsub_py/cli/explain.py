@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qsub_py import render
@@ -11,7 +12,7 @@ from qsub_py.cli.dry_run import failure_lines, script_line, terms_rows
 from qsub_py.cli.ids import spec_of
 from qsub_py.cli.shapes import clock, exit_code, limit_cell, memory_cell
 from qsub_py.cli.starts import estimates, sentence
-from qsub_py.cli.tree import needs
+from qsub_py.cli.tree import lost, needs
 from qsub_py.model import JobInfo, JobSpec, State
 from qsub_py.reasons import Line, Why, explain
 from qsub_py.sweep import from_plain
@@ -33,6 +34,7 @@ def show_why(client: Client, scene: Scene) -> None:
         job = found.job
         why = explain(job, scene.nodes, now=scene.now, line=line, limits=scene.limits)
         if why is None:
+            job = replace(job, reason=job.reason or lost(client, job))
             print(safe(f"job {job.id} ({job.name}) {_condition(job, scene.now)}"))
             _print_nodes(tuple(job.unfit.items()))
             continue
@@ -86,6 +88,7 @@ def show_full(client: Client, scene: Scene) -> None:
         spec = spec_of(client, found.job)
         why = scene.whys.get(found.job.id)
         reason = f"{why.reason}: {why.sentence}" if why else found.job.reason
+        reason = reason or lost(client, found.job)
         more = [("waits for", line) for line in needs(client, found.job)]
         render.show_fields([*_fields(found.job, spec, reason, scene.now), *more])
 

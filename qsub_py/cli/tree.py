@@ -38,6 +38,16 @@ def needs(client: Client, job: JobInfo) -> list[str]:
     return lines
 
 
+def lost(client: Client, job: JobInfo) -> str:
+    """Return what tasks of a job were given up for, when the job itself was not; "" if none."""
+    if job.reason or not job.counts.get(State.DEP_FAILED):
+        return ""
+    parents = sorted(client.ask(lambda store: store.parents(job.id)))[:_MOST_NAMED]
+    if not parents:
+        return ""
+    return f"tasks of job {', '.join(map(str, parents))} that it needs did not complete"
+
+
 def _sentence(client: Client, need: Need) -> str:
     if need.kind == "singleton":
         return f"singleton: an earlier job called {need.label} has not ended"

@@ -92,6 +92,8 @@ def test_arrays_and_single_tasks(node: Env) -> None:
     assert {row["index"]: row["state"] for row in rows} == {
         2: "COMPLETED", 4: "DEP_FAILED", 8: "COMPLETED",
     }  # fmt: skip
+    why = node.run("qstat", "--why", each).stdout
+    assert f"NeverSatisfied: tasks of job {first} that it needs did not complete" in why
     assert "DependencyNeverSatisfied" in node.run("qstat", "-t", each).stdout
     said = refused(node, "-a", "1-4", "-d", f"aftercorr:{first}", code=2)
     assert f"job {first} has no task 1" in said
