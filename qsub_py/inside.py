@@ -13,7 +13,8 @@ import sys
 import threading
 
 _EXIT = 99
-_MARK = ".qsub-requeue"
+#: Lies in the scratch directory of a task that wants to run again (node/launch.py).
+MARK = ".qsub-requeue"
 _is_warned = False
 _is_listening = False
 
@@ -31,7 +32,7 @@ class Requeue(SystemExit):
         super().__init__(_EXIT)
         scratch = os.environ.get("QSUB_SCRATCH")
         if scratch and "_qsub_runner" not in sys.modules:
-            with contextlib.suppress(OSError), open(f"{scratch}/{_MARK}", "w"):
+            with contextlib.suppress(OSError), open(f"{scratch}/{MARK}", "w"):
                 pass
 
 

@@ -73,12 +73,17 @@ def main(command: click.Command, words: Sequence[str] | None = None) -> NoReturn
 
 def run(command: click.Command, words: Sequence[str]) -> int:
     """Run `command` and return its exit code; every error becomes one line on standard error."""
+    session = Session(command.name or "qsub")
+    return framed(session, lambda: _invoke(command, words, session))
+
+
+def framed(session: Session, action: Callable[[], int]) -> int:
+    """Return the exit code of `action`; every error becomes one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Latin-1 or C locale must not end a command
             stream.reconfigure(errors="backslashreplace")
-    session = Session(command.name or "qsub")
     try:
-        code = _invoke(command, words, session)
+        code = action()
         sys.stdout.flush()
         return code
     except BaseException as error:

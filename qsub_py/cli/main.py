@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "qfetch": (("fetch", "files"), "Collect the files that a job brings back."),
     "qacct": (("acct", "account"), "Show what jobs, users and days have used."),
     "qnode": (("node",), "Start, stop and look at nodes and the server."),
+    "shims": ((), "Write commands of Slurm, PBS or Grid Engine that use this queue."),
     "completion": ((), "Print the line that sets up completion for a shell."),
 }
 _CANONICAL = {alias: name for name, (aliases, _) in COMMANDS.items() for alias in aliases}

@@ -52,12 +52,12 @@ def qcancel(jobs: tuple[str, ...], name: tuple[str, ...], state: str | None, use
     """
     refs = ids.parse(jobs)
     only = _state(state)
-    number = _signal(signal)
+    number = read_signal(signal)
     if not (refs or name or user or everything or only):
         raise SpecError("nothing to cancel", hint="name jobs, or write --all for all of yours")
     client, tally = common.connect(), Tally()
     for found in _chosen(client, refs, name, user, tally):
-        narrowed = found if only is None else _in_state(client, found, only)
+        narrowed = found if only is None else in_state(client, found, only)
         if narrowed.ranges == ():
             continue
         if number is None:
@@ -139,7 +139,7 @@ def _order(client: Client, job: JobInfo, order: dict[str, object]) -> Sequence[O
     return client.ask(lambda store: store.order(job.id, json.dumps(order)))
 
 
-def _in_state(client: Client, picked: Picked, state: State) -> Picked:
+def in_state(client: Client, picked: Picked, state: State) -> Picked:
     """Narrow to the tasks that are in this state now."""
     ranges: list[tuple[int, int]] = []
     for first, last in picked.ranges if picked.ranges is not None else ((0, picked.job.total - 1),):
@@ -168,7 +168,7 @@ def _state(text: str | None) -> State | None:
     raise SpecError(f"--state: {text!r} cannot be cancelled", hint="write PD or R")
 
 
-def _signal(text: str | None) -> int | None:
+def read_signal(text: str | None) -> int | None:
     if text is None:
         return None
     word = text.upper().removeprefix("SIG")

@@ -85,6 +85,9 @@ class Scene:
 )
 @click.option("--periodic", is_flag=True, help="Show what runs again and again (my schedules).")
 @click.option("--start", is_flag=True, help="Show when waiting jobs start at the latest.")
+@click.option(
+    "--outcome", is_flag=True, help="Print one word for tools: running, success or failed."
+)
 @click.option("--noheader", is_flag=True, help="Leave the headings out.")
 @click.option("--tree", is_flag=True, help="Draw what waits for what.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -92,11 +95,16 @@ class Scene:
 def qstat(jobs: tuple[str, ...], user: str | None, all_users: bool, ended: bool, tasks: bool,
           long: bool, full: bool, states: str | None, name: tuple[str, ...], watch: bool,
           interval: str | None, why: bool, columns: str | None, periodic: bool, start: bool,
-          noheader: bool, tree: bool, as_json: bool) -> None:  # fmt: skip
+          outcome: bool, noheader: bool, tree: bool, as_json: bool) -> None:  # fmt: skip
     """Show my active jobs, or the JOBs named (12, 12_3, 12_[1-5], 12-20, last)."""
     modes = {"--why": why, "--full": full, "--tree": tree, "--start": start, "--tasks": tasks,
-             "--periodic": periodic, "--watch": watch}  # fmt: skip
+             "--periodic": periodic, "--watch": watch, "--outcome": outcome}  # fmt: skip
     _check_modes([option for option, is_said in modes.items() if is_said], as_json=as_json)
+    if outcome:
+        from qsub_py.cli.outcome import show as show_outcome
+
+        show_outcome(jobs)
+        return
     chosen = Format(LONG if long else SHORT) if columns is None else parse_format(columns)
     view = View(
         tuple(ids.parse(jobs)), None if all_users else user or user_name(), ended,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qsub_py.cli import common
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from qsub_py.model import JobSpec
 
 
-def submit(draft: Draft, *, does_wait: bool, does_follow: bool) -> int:
-    """Submit a job, print its id, and wait for it where asked; return the exit code."""
+def submit(
+    draft: Draft, *, does_wait: bool, does_follow: bool, told: Callable[[int], str] = str
+) -> int:
+    """Submit a job, print its id (as `told` writes it), and wait for it where asked.
+
+    Returns the exit code.
+    """
     client, began_at = common.connect(), time.time()
     job = _send(client, draft)
-    print(job, file=sys.stderr if does_follow else sys.stdout, flush=True)
+    print(told(job), file=sys.stderr if does_follow else sys.stdout, flush=True)
     for note in draft.notes:
         common.hint(f"qsub: {note}")
     if sys.stderr.isatty():

@@ -128,7 +128,7 @@ class Run(Protocol):
     def kill(self, positions: set[int] | None, verdict: Verdict) -> None:
         """End these tasks (None: all)."""
 
-    def signal(self, positions: set[int] | None, number: int) -> None:
+    def signal(self, positions: set[int] | None, number: int, whom: str) -> None:
         """Signal what runs."""
 
     def suspend(self, value: bool) -> None:

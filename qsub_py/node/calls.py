@@ -295,7 +295,7 @@ class CallRun:
         else:
             self.begin()
 
-    def signal(self, positions: set[int] | None, number: int) -> None:
+    def signal(self, positions: set[int] | None, number: int, whom: str) -> None:
         """Signal the runner's session while one of these calls runs."""
         runner, hold = self._runner, self._hold
         if runner is None or hold is None:

@@ -39,3 +39,8 @@ def _interpreter(script: str) -> list[str]:
     if not line.startswith("#!") or not line[2:].strip():
         return ["/bin/sh"]
     return line[2:].strip().split(None, 1)
+
+
+def is_shell(spec: JobSpec) -> bool:
+    """Whether a shell runs the job, whose programs are what a signal is meant for."""
+    return spec.script is not None and not spec.script_path.endswith(".py")

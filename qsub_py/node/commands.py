@@ -197,12 +197,12 @@ class CommandRun:
     def _lives(current: Running | None) -> TypeGuard[Running]:
         return current is not None and not current.is_over
 
-    def signal(self, positions: set[int] | None, number: int) -> None:
-        """Signal the session of the running task."""
+    def signal(self, positions: set[int] | None, number: int, whom: str) -> None:
+        """Signal the session of the running task, or its main process, or the rest."""
         current = self._current
         if self._lives(current) and (positions is None or current.pos in positions):
             current.user_signal = number
-            current.tree.signal(number)
+            current.tree.signal(number, whom=whom)
 
     def suspend(self, value: bool) -> None:
         """Stop the running task for its user, or let it go on."""
@@ -284,7 +284,10 @@ class CommandRun:
             state, why = "TIMEOUT", self._limits.died_of_warning(code)
         if left:
             why += f"; {left} of its processes could not be killed"
-        ask = int(code == REQUEUE_EXIT and self._launcher.wants_requeue())
+        wish = self._launcher.wants_requeue()
+        if wish == "any" and state in ("COMPLETED", "TIMEOUT"):
+            state, why = "FAILED", f"it asked to run again{'; ' * bool(why)}{why}"
+        ask = int(wish == "any" or (wish == "exit" and code == REQUEUE_EXIT))
         path, size, part = current.output.settle()
         item = Item(
             pos=current.pos,

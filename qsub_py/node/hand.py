@@ -114,9 +114,10 @@ class Hand:
         self.send({"op": "kill", "slot": slot, "pos": positions, "why": why,
                    "state": "CANCELLED", "grace_s": grace_s})  # fmt: skip
 
-    def signal(self, slot: int, positions: list[int], number: int) -> None:
-        """Send a signal to tasks of a slot."""
-        self.send({"op": "signal", "slot": slot, "pos": positions, "signal": number})
+    def signal(self, slot: int, positions: list[int], number: int, whom: str) -> None:
+        """Send a signal to tasks of a slot: to their "main" process, the "rest", or "all"."""
+        order = {"op": "signal", "slot": slot, "pos": positions, "signal": number, "whom": whom}
+        self.send(order)
 
     def suspend(self, slot: int, positions: list[int]) -> None:
         """Stop these tasks of a slot if they run; return what has not begun there."""

@@ -19,7 +19,7 @@ from qsub_py.inputs import Run
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import foreign, surroundings
 from qsub_py.node.batch import MOST_COMMONS
-from qsub_py.node.command_line import command_line
+from qsub_py.node.command_line import command_line, is_shell
 from qsub_py.node.inputs import Inputs, MissingInput, needs
 from qsub_py.node.job_files import common_files, moved, split_outputs
 from qsub_py.node.settings import NodeSettings
@@ -370,8 +370,7 @@ def _notice(spec: JobSpec) -> tuple[int, float, str] | None:
     """Return (signal, seconds before the limit, whom) for the keeper."""
     if spec.notice is None:
         return None
-    is_shell = spec.script is not None and not spec.script_path.endswith(".py")
-    whom = "main" if spec.notice.is_shell_only else "rest" if is_shell else "all"
+    whom = "main" if spec.notice.is_shell_only else "rest" if is_shell(spec) else "all"
     return spec.notice.signal, spec.notice.before_s, whom
 
 

@@ -157,7 +157,7 @@ class Keeper:
     def _signal(self, header: Header, _: bytes) -> None:
         head = self._slots.slot(header["slot"]).head
         if head is not None:
-            head.signal(_positions(header), header["signal"])
+            head.signal(_positions(header), header["signal"], header.get("whom", "all"))
 
     def _suspend(self, header: Header, _: bytes) -> None:
         slot = self._slots.slot(header["slot"])

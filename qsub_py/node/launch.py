@@ -17,8 +17,8 @@ from qsub_py.node.workplace import Reaped, Workplace
 
 Task = dict[str, Any]
 #: What a script that raised qsub_py.Requeue leaves in its scratch directory (inside.py), and how
-#: it exits.
-REQUEUE_MARK, REQUEUE_EXIT = ".qsub-requeue", 99
+#: it exits; the same of a task that is to run again however it ends (scontrol requeue).
+REQUEUE_MARK, REQUEUE_EXIT, REQUEUE_ANY = ".qsub-requeue", 99, b"any"
 #: A FIFO without a reader fails at once instead of stopping the keeper.
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -136,9 +136,18 @@ class Launcher:
                 raise Unfit(excuse(error, self._scratch)) from error
             self._has_scratch = True
 
-    def wants_requeue(self) -> bool:
-        """Whether the task that ended raised qsub_py.Requeue."""
-        return self._has_scratch and os.path.exists(f"{self._scratch}/{REQUEUE_MARK}")
+    def wants_requeue(self) -> str:
+        """Return whether the task that ended wants to run again: "", "exit" or "any".
+
+        "exit": it raised qsub_py.Requeue, if it exits so; "any": however it ends.
+        """
+        if not self._has_scratch:
+            return ""
+        try:
+            with open(f"{self._scratch}/{REQUEUE_MARK}", "rb") as file:
+                return "any" if file.read(8) == REQUEUE_ANY else "exit"
+        except OSError:
+            return ""
 
     def tidy(self, *, is_over: bool) -> None:
         """Leave nothing of a task in the scratch directory, after the last not even itself.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qsub_py.errors import QsubError, StoreError
+from qsub_py.node.command_line import is_shell
 from qsub_py.node.hand import Hand
 from qsub_py.node.jobs import Jobs, grown
 from qsub_py.node.livelog import LiveLogs
@@ -49,8 +50,11 @@ class Orders:
             self._hand.kill(slot, positions, f"cancelled by {text['by']}", grace_s=grace_s)
 
     def _signal(self, text: Text) -> None:
+        job, whom = self._jobs.known(text["uid"]), str(text.get("whom", "all"))
+        if whom == "steps":
+            whom = "rest" if job is not None and is_shell(job.spec) else "all"
         for slot, positions in self._chosen(text):
-            self._hand.signal(slot, positions, int(text["signal"]))
+            self._hand.signal(slot, positions, int(text["signal"]), whom)
 
     def _limit(self, text: Text) -> None:
         """Take the time limit of the spec as it is signed now."""
