@@ -74,14 +74,14 @@ def letter(row: Row, now: float, system: str) -> str:
     """Return Q, H, W, R, S, E, B (an array that has begun), and at the end C (Torque) or F."""
     if row.state.is_terminal:
         return "C" if system == "torque" else "X" if row.index is not None else "F"
+    is_array = row.index is None and row.job.is_array and not row.together
     if row.state is State.PENDING:
         if row.is_held:
             return "H"
-        has_begun = row.index is None and row.job.started_at and row.job.is_array
+        has_begun = is_array and row.job.started_at
         return "B" if has_begun else "W" if row.job.begin_at > now else "Q"
     if row.state is State.SUSPENDED:
         return "S"
-    is_array = row.index is None and row.job.is_array and not row.together
     return "B" if is_array else "E" if row.state is State.COMPLETING else "R"
 
 
