@@ -36,7 +36,7 @@ from qsub_py.text import quoted
 
 _OWN = "QSUB"
 _NOT_IN_SCRIPTS = (
-    "--wrap", "--extend", "--dry-run", "--help", "--version", "--debug", "--dialect",
+    "--wrap", "--extend", "--dry-run", "--to", "--help", "--version", "--debug", "--dialect",
     "--ignore-directives",
 )  # fmt: skip
 

@@ -93,6 +93,7 @@ class Request:
     dialect: str | None = None
     ignore_directives: bool | None = None
     compat: str | None = None
+    to: str | None = None
     #: What dialects say beside these options: see dialect.Reading.
     tasks: str | None = None
     at_once: str | None = None
@@ -319,6 +320,8 @@ def _dialects() -> list[click.Parameter]:
         _value(at, "--compat", metavar="slurm|pbs|sge|none",
                help="Give the job this system's variables (that of its lines, or of the ids that"
                " the script names)."),
+        _value(at, "--to", metavar="slurm",
+               help="Print the job as a script for sbatch; submit nothing."),
     ]  # fmt: skip
 
 

@@ -118,6 +118,11 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     else:
         work, sweep = work_of(kind, first, arguments, script), None
     draft = build(request, work, os.environ, config.load().job, sweep)
+    if request.to is not None:
+        from qsub_py.cli.to_slurm import script_of
+
+        click.echo(script_of(request.to, draft, request), nl=False)
+        return 0
     if request.dry_run:
         from qsub_py.cli.dry_run import describe
 

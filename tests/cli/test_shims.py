@@ -646,6 +646,16 @@ def test_grid_engine_by_hand(env: Env, run: Run) -> None:
     assert run("qselect").stdout == "main@n1\n"
 
 
+@pytest.mark.system("slurm")
+def test_a_job_that_was_printed_for_slurm(env: Env, run: Run) -> None:
+    words = "--sweep lr=0.1,0.2 -o %a.txt --wrap 'echo {lr} $QSUB_TASK_ID $SLURM_JOB_ID'"
+    done = run(f"{OURS} qsub --to slurm {words} | sbatch --wait")
+    job = done.stdout.split()[-1]
+    assert [Path(f"{n}.txt").read_text() for n in (0, 1)] == [
+        f"0.1 0 {job}_0\n", f"0.2 1 {job}_1\n",
+    ]  # fmt: skip
+
+
 # -- writing them ----------------------------------------------------------------------------
 
 

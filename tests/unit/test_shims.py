@@ -103,7 +103,8 @@ def test_srun_names_its_files() -> None:
         slurm_run.path_of("%k", env)
     for words, text in (
         (["-n", "4", "true"], "one process"), (["--pty", "sh"], "not known"),
-        ([], "nothing to run"), (["no-such-program"], "no program"), (["--export=NONE", "true"], "write ALL"),
+        ([], "nothing to run"), (["no-such-program"], "no program"),
+        (["--export=NONE", "true"], "write ALL"),
     ):  # fmt: skip
         with pytest.raises(SpecError, match=text):
             slurm_run.run_inside(words, {**env, "SLURM_NTASKS": "1"})
