@@ -77,6 +77,7 @@ RESOURCES = table(
     ("s_rt", by(_soft_limit)),
     ("h_vmem s_vmem mem_free virtual_free h_rss s_rss m_mem_free mem mf vf memory h_mem tmem rmem "
      "ram", Rule(_memory, harmless="there is no limit anyway")),
+    ("slots", by(lambda found, text: all_cpus(found, count(text, "a number of slots")))),
     ("gpu gpus ngpus cuda gpu_card", by(_gpus)),
     ("hostname host h", by(_host)),
     ("qname q", by(lambda found, text: _queue(found, text))),

@@ -166,6 +166,7 @@ def test_nextflow_sge(env: Env, run: Run) -> None:
     here = os.getcwd()
     head = f"#!/bin/bash\n#$ -wd {here}\n#$ -N nf-step_(1)\n#$ -o {here}/.command.log\n"
     head += "#$ -j y\n#$ -terse\n#$ -notify\n#$ -l h_rt=00:10:00\n#$ -l h_rss=100M,mem_free=100M\n"
+    head += "#$ -l slots=1\n"
 
     def submitted(more: str = "") -> str:
         script(".command.run", head + more + NEXTFLOW_BODY)

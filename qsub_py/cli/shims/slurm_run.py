@@ -42,7 +42,7 @@ _INSIDE = (
 
 def srun(words: Sequence[str]) -> int:
     """Run a command in place of this process inside a job; outside follow it as a job."""
-    if os.environ.get("QSUB_JOB_ID") and os.environ.get("SLURM_JOB_ID"):
+    if os.environ.get("QSUB_JOB_ID"):
         run_inside(words, os.environ)
     from qsub_py.cli.shims import sending
     from qsub_py.cli.submitting import submit
@@ -109,7 +109,7 @@ def _put(path: str, flags: int, stream: int) -> None:
 
 def path_of(pattern: str, environ: Mapping[str, str]) -> str:
     """Return a path with Slurm's placeholders filled in from a job's variables."""
-    job = environ.get("SLURM_JOB_ID", "")
+    job = environ.get("SLURM_JOB_ID") or environ.get("QSUB_JOB_ID", "")
     words = {
         "j": job, "J": job, "A": environ.get("SLURM_ARRAY_JOB_ID", job),
         "a": environ.get("SLURM_ARRAY_TASK_ID", "0"), "t": "0", "n": "0", "s": "0", "%": "%",
