@@ -15,14 +15,15 @@ import shlex
 from collections.abc import Iterator, Mapping
 from signal import Signals
 
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.dry_run import failure_lines, sweep_of
 from qsub_py.cli.options import Request
-from qsub_py.cli.spec import Draft
 from qsub_py.dialect_signs import directives
 from qsub_py.errors import SpecError
 from qsub_py.model import JobSpec
 from qsub_py.sweep import Params
 from qsub_py.sweep_fill import fill, text_of, used
+from qsub_py.terms import Terms, shown_rate
 from qsub_py.text import quoted
 from qsub_py.units import format_array
 
@@ -92,6 +93,8 @@ def _options(draft: Draft, request: Request) -> Iterator[tuple[str, str]]:
         yield "partition", spec.queue
     if spec.nodelist:
         yield "nodelist", spec.nodelist[0]
+    if spec.terms is not None:
+        yield from _terms(spec.terms)
     for name, value in (("comment", spec.comment), ("account", spec.account),
                         ("begin", draft.begin)):  # fmt: skip
         if value:
@@ -111,6 +114,13 @@ def _options(draft: Draft, request: Request) -> Iterator[tuple[str, str]]:
     exported = [text for text in request.export if not _is_negative(text)]
     if exported and exported != ["ALL"]:
         yield "export", ",".join(exported)
+
+
+def _terms(terms: Terms) -> Iterator[tuple[str, str]]:
+    for name, value in (("exclude", ",".join(terms.exclude)), ("constraint", terms.constraint),
+                        ("licenses", ",".join(terms.licenses))):  # fmt: skip
+        if value:
+            yield name, value
 
 
 def _size(spec: JobSpec) -> Iterator[tuple[str, str]]:
@@ -158,6 +168,10 @@ def _remarks(draft: Draft) -> Iterator[str]:
     for line in failure_lines(spec):
         if not line.startswith("SIG"):
             yield f"Not in Slurm: {line}."
+    if spec.terms is not None and spec.terms.rate:
+        yield f"Not in Slurm: at most {shown_rate(spec.terms.rate)} tasks are started."
+    if draft.deadline:
+        yield f"Not in Slurm: what has not begun by {draft.deadline} is cancelled."
     if draft.max_fails:
         yield f"Not in Slurm: an end when more than {draft.max_fails} of the tasks have failed."
     if spec.skip_if_exists:

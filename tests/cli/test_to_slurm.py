@@ -73,6 +73,7 @@ def compared(draft: Draft) -> tuple[object, ...]:
         "-n 4 -c 2 --mem-per-cpu 100M job.sh",
         "-b now+1hour --comment about -A physics -d singleton job.sh",
         "--export NONE,A=1 -D / -- echo hi",
+        "-x n2,n3 -C a&b|c -L matlab:2,x job.sh",
         "--wrap true",
     ],
 )
@@ -117,7 +118,9 @@ def test_a_sweep_is_a_table(printed: Printed) -> None:
 
 
 def test_what_slurm_has_no_word_for(printed: Printed) -> None:
-    text = printed("--ship", "job.sh", "--fetch", "*.npz", "-a", "1-5000", "job.sh")
+    text = printed("--ship", "job.sh", "--fetch", "*.npz", "-a", "1-5000", "--rate",
+                   "10/m", "--deadline", "tomorrow", "job.sh")  # fmt: skip
+    assert "at most 10/m tasks" in text and "has not begun by tomorrow" in text
     assert "# Not in Slurm: up to 2 retries" in text
     assert "# Not in Slurm: files that travel. Copy them there: job.sh" in text
     assert "MaxArraySize" in text

@@ -137,8 +137,8 @@ def _explainer(client: Client) -> Callable[[JobInfo], str]:
     from qsub_py.reasons import Line, explain
 
     nodes = client.ask(lambda store: store.nodes(gone=True))
-    line = Line(client.ask(lambda store: store.jobs(active=True, ended=False)))
     now = client.ask(lambda store: store.now())
+    line = Line(client.ask(lambda store: store.jobs(active=True, ended=False)), nodes, now=now)
 
     def why(job: JobInfo) -> str:
         found = explain(job, nodes, now=now, line=line)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from qsub_py import config
 from qsub_py.cli import dialects, options, words
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.script import with_shell
-from qsub_py.cli.spec import Draft, build, configured
+from qsub_py.cli.spec import build, configured
 from qsub_py.cli.target import Kind
 from qsub_py.cli.work import find_script, work_of
 from qsub_py.dialect import Dialect

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qsub_py.arrays import format_array
+from qsub_py.cli.draft import Draft
 from qsub_py.cli.shims import sending
-from qsub_py.cli.spec import Draft
 from qsub_py.dialect_sge import SGE
 
 
