@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import qsub_py
-from benchmarks import processes
+from benchmarks import grid, processes
 from benchmarks.commands import argv_of
 from benchmarks.contender import Caller, median_ms, process_ms, rate, run, seconds
 from benchmarks.recovery import Recovery
@@ -80,6 +80,11 @@ class Ours(Caller):
         """Time one map from its call to its last value."""
         ones = itertools.repeat(1)
         return {"map": rate(n, lambda: sum(1 for _ in qsub_py.map(add, range(n), ones)))}
+
+    def grid(self, n: int) -> dict[str, float]:
+        """Time grid searches through our backend of joblib."""
+        qsub_py.register_joblib()
+        return grid.grid(n, "qsub")
 
     # -- commands --------------------------------------------------------------------------
 

@@ -60,6 +60,14 @@ GROUPS = (
         least=200,
     ),
     Group(
+        "grid",
+        (
+            Figure("grid_short", "GridSearchCV of 300 short fits (naive Bayes, digits)", "s"),
+            Figure("grid_long", "GridSearchCV of 30 longer fits (SVC, digits)", "s"),
+        ),
+        {OURS: 300, "loky": 300}, least=30,
+    ),
+    Group(
         "roundtrip",
         (
             Figure("roundtrip_p50", "round trip of one call when idle, p50", "ms", goal=1.0,

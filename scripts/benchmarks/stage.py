@@ -19,7 +19,8 @@ from benchmarks.driver import SCRIPTS, Driver
 from qsub_py import server
 
 _VENV = Path(os.environ.get("BENCH_VENV") or SCRIPTS.parent / ".bench-venv")
-_PACKAGES = ("celery[redis]", "rq", "huey", "loky", "hiredis", "redis", "py-spy")
+_PACKAGES = ("celery[redis]", "rq", "huey", "loky", "hiredis", "redis", "py-spy",
+             "scikit-learn")  # fmt: skip
 _CLASSES = {
     "qsub_py": "ours:Ours",
     "celery": "queues:Celery",
@@ -99,13 +100,14 @@ class Stage:
 def peers_python() -> str:
     """Return the interpreter of the peers' environment, which is made at the first use."""
     python = _VENV / "bin" / "python"
-    if not (_VENV / "ready").exists():
+    ready, wanted = _VENV / "ready", " ".join(_PACKAGES)
+    if not ready.exists() or ready.read_text() != wanted:
         print(f"installing the peers in {_VENV}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(_VENV)], check=True)
         words = [str(python), "-m", "pip", "install", "-q", *_PACKAGES]
         subprocess.run(words, check=True, stdout=sys.stderr)
         (_VENV / ".gitignore").write_text("*\n")
-        (_VENV / "ready").touch()
+        ready.write_text(wanted)
     return str(python)
 
 
