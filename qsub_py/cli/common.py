@@ -152,6 +152,11 @@ def hint(line: str) -> None:
         complain(line)
 
 
+def id_as_json(job: int) -> str:
+    """Return a job's id as `qsub --json` prints it."""
+    return f'{{"id": {job}}}'
+
+
 def connect() -> Client:
     """Return a client of the configured server; starts the embedded one when none is named."""
     from qsub_py.client import Client  # here: redis takes longer to import than --help may take

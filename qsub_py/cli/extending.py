@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
@@ -21,7 +20,7 @@ from qsub_py.text import safe
 
 _TAKEN = {
     *("extend", "sweep", "zip", "sample", "seed", "each_line", "from_csv", "from_json"),
-    *("wait", "follow", "dry_run"),
+    *("wait", "follow", "dry_run", "json"),
 }
 _FIRST = 5
 
@@ -44,7 +43,8 @@ def extend(asked: Request, words: Sequence[str]) -> int:
         print(_described(plan(client, job.id, spec, wish), spec))
         return 0
     added = extend_job(client, job.id, spec, wish)
-    print(job.id, file=sys.stderr if asked.follow else sys.stdout, flush=True)
+    told = common.id_as_json(job.id) if asked.json else str(job.id)
+    print(told, file=sys.stderr if asked.follow else sys.stdout, flush=True)
     if not added:
         common.complain(f"qsub: job {job.id} has all these points already: nothing was added")
     else:

@@ -75,6 +75,7 @@ class Request:
     wait: bool | None = None
     follow: bool | None = None
     dry_run: bool | None = None
+    json: bool | None = None
     key: str | None = None
     every: str | None = None
     cron: str | None = None
@@ -331,6 +332,7 @@ def _waiting() -> list[click.Parameter]:
         _flag(at, "--wait", "-W", help="Return when the job ends, with its exit code."),
         _flag(at, "--follow", "-f", help="Print the job's output while it runs."),
         _flag(at, "--dry-run", "--test-only", help="Check everything, say what would run."),
+        _flag(at, "--json", help='Print the id as JSON: {"id": 12}.'),
     ]
 
 

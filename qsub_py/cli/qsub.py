@@ -17,6 +17,7 @@ from qsub_py.cli.spec import build, configured
 from qsub_py.cli.target import Kind, kind_of
 from qsub_py.cli.work import find_script, work_of
 from qsub_py.dialect_signs import directives, wanted
+from qsub_py.errors import SpecError
 
 if TYPE_CHECKING:
     from qsub_py.dialect import Reading, Said
@@ -102,6 +103,8 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     kind, reading = context.meta[_META]
     first, arguments = (words[0], words[1:]) if words else ("", ())
     asked = _asked(params, reading, context.command)
+    if asked.dry_run and asked.json:
+        raise SpecError("--json prints a job's id, and --dry-run makes none", hint="leave one out")
     if asked.extend is not None:
         from qsub_py.cli.extending import extend
 
@@ -133,7 +136,8 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     idle = [f"{one.text} ({one.meaning})" for one in said if one.is_harmless]
     if idle:
         draft = replace(draft, notes=(*draft.notes, f"without effect: {', '.join(idle)}"))
-    return submit(draft, does_wait=bool(request.wait), does_follow=bool(request.follow))
+    tell = {"told": common.id_as_json} if request.json else {}
+    return submit(draft, does_wait=bool(request.wait), does_follow=bool(request.follow), **tell)
 
 
 def _asked(params: dict[str, Any], reading: Reading | None, command: click.Command) -> Request:

@@ -314,6 +314,16 @@ def test_dry_run_sends_nothing(env: Env, here: Path) -> None:
     assert not (env.home / ".local").exists()
 
 
+def test_the_id_as_json(env: Env, here: Path) -> None:
+    first = json.loads(env.run("qsub", "--json", "-H", "true").stdout)
+    swept = env.run("qsub", "-H", "--sweep", "x=1,2", "--json", "true", "{x}").stdout
+    assert json.loads(swept) == {"id": first["id"] + 1}
+    more = env.run("qsub", "--json", "--extend", first["id"] + 1, "--sweep", "x=3").stdout
+    assert (swept, more) == (f'{{"id": {first["id"] + 1}}}\n',) * 2
+    done = env.run("qsub", "--json", "--dry-run", "true", check=False)
+    assert (done.returncode, done.stdout) == (2, "") and "leave one out" in done.stderr
+
+
 def test_the_server_comes_back_with_the_jobs(env: Env, here: Path) -> None:
     job = env.qsub("true")
     assert env.run("qnode", "server", "stop").stdout == "the server has stopped\n"
