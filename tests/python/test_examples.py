@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,17 @@ def run(name: str, *words: str, cwd: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def commands_on_path(folder: Path) -> dict[str, str]:
+    """Return an environment in which our commands are those of this Python."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("qsub", "qstat", "qwait", "qlog", "qrerun", "qresult"):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m qsub_py {name} "$@"\n')
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
 
 
 def test_map_pi(tmp_path: Path) -> None:
@@ -50,6 +63,42 @@ def test_digits(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_joblib_grid(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    out = run("joblib_grid.py", "--folds", "2", cwd=tmp_path).splitlines()
+    assert [line.split()[0] for line in out[:4]] == ["C=0.1", "C=1", "C=10", "C=100"]
+    assert out[4].startswith("best: {'C': ") and float(out[4].split()[-1]) > 0.9
+
+
+def test_flask_app(cluster: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("flask")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    web = importlib.import_module("flask_app").app.test_client()
+    assert web.post("/primes?below=lots").status_code == 400
+    made = web.post("/primes?below=1000000")
+    assert made.status_code == 202
+    where = made.headers["Location"]
+    cluster.wait_job(made.json["id"])
+    assert web.get(where).json == {"id": made.json["id"], "state": "COMPLETED", "result": 78498}
+    assert web.delete(where).json["state"] == "COMPLETED"
+    other = cluster.qsub("true")
+    assert web.get(f"/jobs/{other}").status_code == web.get("/jobs/99999").status_code == 404
+
+
+def test_other_language(cluster: Env, tmp_path: Path) -> None:
+    has_json = ["perl", "-MJSON::PP", "-e", "1"]
+    if not shutil.which("perl") or subprocess.run(has_json, capture_output=True).returncode:
+        pytest.skip("there is no perl with JSON::PP")
+    done = subprocess.run(
+        [EXAMPLES / "other_language.pl"], cwd=tmp_path, capture_output=True, text=True,
+        env=commands_on_path(tmp_path), timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1:3] == ["ended with exit code 1", "task 1 on n1: COMPLETED, printed 1"]
+    assert lines[8] == "task 7 on n1: FAILED, printed 49" and len(lines) == 12
+
+
 def test_hello(cluster: Env, tmp_path: Path) -> None:
     done = cluster.run("qsub", "-f", EXAMPLES / "hello.sh", cwd=tmp_path)
     assert "on node n1, with 1 cpu(s)" in done.stdout
@@ -65,15 +114,9 @@ def test_array(cluster: Env, tmp_path: Path) -> None:
 def test_study(cluster: Env, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("qsub", "qwait", "qlog", "qrerun", "qresult"):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m qsub_py {name} "$@"\n')
-        (programs / name).chmod(0o755)
     done = subprocess.run(
         [EXAMPLES / "study.sh", "out"], cwd=tmp_path, capture_output=True, text=True, timeout=110,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable,
-             "PATH": f"{programs}:{os.environ['PATH']}"}, check=False,
+        env={**commands_on_path(tmp_path), "PYTHON": sys.executable}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "fold-2.npz" in done.stdout and "tasks run again" in done.stdout
