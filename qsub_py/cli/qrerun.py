@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ import click
 from qsub_py.cli import common, ids
 from qsub_py.cli.ids import Picked
 from qsub_py.cli.qstat import read_states
+from qsub_py.cli.tree import culprit
 from qsub_py.errors import JobNotFound, QsubError, SpecError
 from qsub_py.model import JobInfo, State
 
@@ -62,14 +64,15 @@ def qrerun(
             missing.append(str(error))
     for picked in found:  # all of them before anything runs again
         _check(picked, wanted, tree=tree)
+    code = int(bool(missing))
     for picked in found:
         if tree:
             _rerun_tree(client, picked.job)
         else:
-            _rerun(client, picked, wanted)
+            code = max(code, _rerun(client, picked, wanted))
     for complaint in missing:
         common.complain(f"qrerun: {complaint}")
-    return int(bool(missing))
+    return code
 
 
 def _check(picked: Picked, wanted: frozenset[State] | None, *, tree: bool) -> None:
@@ -102,7 +105,8 @@ def _wanted(text: str | None, *, failed: bool, everything: bool) -> frozenset[St
     return found
 
 
-def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> None:
+def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> int:
+    """Run these again; return the exit code."""
     job = picked.job
     wanted = wanted or _ENDS
     count = sum(_count(client, picked, wanted))
@@ -110,7 +114,7 @@ def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> N
         ended = "ended" if wanted == _ENDS else "ended so"
         which = "task" if picked.ranges is None else "such task"
         common.complain(f"qrerun: no {which} of job {job.id} has {ended}: nothing to run again")
-        return
+        return 0
     ranges = picked.ranges if picked.ranges is not None else ((0, job.total - 1),)
     chosen = set(wanted)
     try:
@@ -118,10 +122,38 @@ def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> N
     except QsubError:
         sys.stdout.flush()
         raise
+    lost = _given_up_again(client, picked) if State.DEP_FAILED in wanted else 0
+    count -= lost
+    if lost:
+        tasks = "" if count == 0 else "1 task of " if lost == 1 else f"{lost} tasks of "
+        common.complain(f"qrerun: {tasks}job {job.id} cannot run: {_obstacle(client, job.id)}")
+        if not count:
+            return 1
     print(f"job {job.id}: {count} {'task runs' if count == 1 else 'tasks run'} again")
     left = job.counts.get(State.CANCELLED, 0)
     if left and State.CANCELLED not in wanted and picked.ranges is None:
         common.hint(f"qrerun: {left} cancelled tasks stay so; --state F,CA runs them, too")
+    return int(lost > 0)
+
+
+def _given_up_again(client: Client, picked: Picked) -> int:
+    """Return how many of the tasks are DEP_FAILED all the same: what they need has not changed."""
+    if not picked.job.counts.get(State.DEP_FAILED):
+        return 0
+    now = client.ask(lambda store: store.job(picked.job.id))
+    return sum(_count(client, replace(picked, job=now), frozenset({State.DEP_FAILED})))
+
+
+def _obstacle(client: Client, job: int) -> str:
+    """Return why a job that was given up cannot run, and what to run again before it."""
+    info = client.ask(lambda store: store.job(job))
+    reason = info.reason or "what it needs failed"
+    root = culprit(client, info)
+    if root is None:
+        return reason
+    if any(root.counts.get(state) for state in _FAILED):
+        return f"{reason}; this runs both again: qrerun {root.id} --tree"
+    return f"{reason}; run that again first: qrerun {root.id} --state CA"
 
 
 def _rerun_tree(client: Client, job: JobInfo) -> None:

@@ -19,6 +19,7 @@ _MOST_NAMED = 20
 #: Lines of a tree; wider ones are cut.
 _MOST_LINES = 10_000
 _MOST_KIDS = 1000
+_ALIVE = (State.PENDING, State.RUNNING, State.SUSPENDED, State.COMPLETING)
 
 
 def needs(client: Client, job: JobInfo) -> list[str]:
@@ -46,6 +47,28 @@ def lost(client: Client, job: JobInfo) -> str:
     if not parents:
         return ""
     return f"tasks of job {', '.join(map(str, parents))} that it needs did not complete"
+
+
+def culprit(client: Client, job: JobInfo) -> JobInfo | None:
+    """Return the job that others were given up for: failed or cancelled, up the tree; or None."""
+    seen = {job.id}
+    for _ in range(_MOST_NAMED):
+        parents = _failed_parents(client, job)
+        other = next((one for one in parents if one.id not in seen), None)
+        if other is None or other.state is not State.DEP_FAILED:
+            return other
+        seen.add(other.id)
+        job = other
+    return job
+
+
+def _failed_parents(client: Client, job: JobInfo) -> list[JobInfo]:
+    """Return the jobs for which a job was given up and that can be run again."""
+    met = client.ask(lambda store: store.conditions(job.id, limit=_MOST_KIDS))
+    ids = [need.job for need in met if need.met is Met.NEVER]
+    ids = ids or sorted(client.ask(lambda store: store.parents(job.id)))
+    infos = client.ask(lambda store: store.some_jobs(ids[:_MOST_NAMED]))
+    return [info for info in infos if info.state not in (State.COMPLETED, *_ALIVE)]
 
 
 def _sentence(client: Client, need: Need) -> str:

@@ -201,3 +201,46 @@ def listed(env: Env, schedule: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = json.loads(env.run("qstat", "--periodic", "--json").stdout)
     [row] = [row for row in rows if row["id"] == schedule]
     return row
+
+
+def test_rerun_of_what_still_cannot_run(node: Env, tmp_path: Path) -> None:
+    """It says which job to run again; --tree of that one runs all of them."""
+    good = tmp_path / "good"
+    first = node.qsub("--", "sh", "-c", f"test -e {good}")
+    second = node.qsub("--after", first, "true")
+    third = node.qsub("--after", second, "true")
+    assert node.wait_job(third).state is State.DEP_FAILED
+    for job, label in ((second, first), (third, second)):
+        done = node.run("qrerun", job, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        state = "FAILED" if label == first else "DEP_FAILED"
+        assert done.stderr == (
+            f"qrerun: job {job} cannot run: afterok:{label} failed: job {label} {state};"
+            f" this runs both again: qrerun {first} --tree\n"
+        )
+        assert node.wait_job(job).state is State.DEP_FAILED
+    good.touch()
+    assert "waits again" in node.run("qrerun", first, "--tree").stdout
+    for job in (first, second, third):
+        assert node.wait_job(job).state is State.COMPLETED
+
+
+def test_rerun_of_what_waits_for_a_cancelled_one(node: Env) -> None:
+    first = node.qsub("-H", "true")
+    second = node.qsub("--after", first, "true")
+    node.run("qcancel", first)
+    node.wait_job(second)
+    done = node.run("qrerun", second, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith(f"run that again first: qrerun {first} --state CA\n")
+
+
+def test_rerun_of_tasks_that_still_cannot_run(node: Env) -> None:
+    first = node.qsub("-a", "0-3", "--wrap", "test $QSUB_TASK_ID -gt 1")
+    second = node.qsub("-a", "0-3", "-d", f"aftercorr:{first}", "true")
+    assert node.wait_job(second).counts[State.DEP_FAILED] == 2
+    done = node.run("qrerun", second, "--all", check=False)
+    assert done.returncode == 1
+    assert done.stdout == f"job {second}: 2 tasks run again\n"
+    assert done.stderr.startswith(f"qrerun: 2 tasks of job {second} cannot run: ")
+    assert f"qrerun {first} --tree" in done.stderr
