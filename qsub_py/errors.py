@@ -45,6 +45,10 @@ class StoreBusy(StoreError):
     exit_code = 75
 
 
+class DataGone(StoreError):
+    """What a job needs is not on the server any more; asking again does not bring it back."""
+
+
 class StoreMismatch(StoreError):
     """The server or its data do not suit this version of qsub_py."""
 

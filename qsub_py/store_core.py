@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsub_py.errors import JobNotFound, SignatureError, StoreError
+from qsub_py.errors import DataGone, JobNotFound, SignatureError
 from qsub_py.keys import Keys
 from qsub_py.proof import SignedSpec
 from qsub_py.store_link import Argument, Link, shown
@@ -64,13 +64,13 @@ class StoreCore:
         return name
 
     def blob(self, name: str) -> bytes:
-        """Return the bytes of a blob; StoreError when it is gone."""
+        """Return the bytes of a blob; DataGone."""
         key = self.keys.blob(name)
         pieces = []
         for number in range(int(self.link.command("HLEN", key))):
             pieces.append(self.link.command("HGET", key, number) or b"")
         if not pieces:
-            raise StoreError(f"the data {name} are gone from the server")
+            raise DataGone(f"the data {name} are gone from the server")
         return b"".join(pieces)
 
     def put_pieces(self, pieces: Sequence[bytes]) -> str:
@@ -82,10 +82,10 @@ class StoreCore:
         return name
 
     def piece(self, name: str, number: int) -> bytes:
-        """Return one piece of a blob as it was stored; StoreError when it is gone."""
+        """Return one piece of a blob as it was stored; DataGone."""
         found: bytes | None = self.link.command("HGET", self.keys.blob(name), number)
         if found is None:
-            raise StoreError(f"the data {name} are gone from the server")
+            raise DataGone(f"the data {name} are gone from the server")
         return found
 
     def put_result(self, result: bytes) -> bytes:
@@ -132,7 +132,7 @@ class StoreCore:
             "XREVRANGE", self.keys.args(job), f"{position + 1}-0", "-", "COUNT", 1
         )
         if not reply:
-            raise StoreError(f"the arguments of task {position} of job {job} are gone")
+            raise DataGone(f"the arguments of task {position} of job {job} are gone")
         number, fields = reply[0]
         entry = pairs(fields)
         data = self.blob(entry[b"b"].decode()) if entry[b"b"] else entry[b"d"]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qsub_py.errors import QsubError, StoreError
+from qsub_py.errors import DataGone, QsubError, StoreError
 from qsub_py.model import Batch
 from qsub_py.node.beat import Beat
 from qsub_py.node.bringing import Bringer
@@ -341,11 +341,11 @@ class Agent:
                 self._staging.add(batch, chunk, spec.ship)
                 return
             header, body = self._jobs.run_frame(batch, chunk)
-        except StoreError:
-            # It has not begun: it is returned when we are back.
-            self._hand.give_up(batch)
-            raise
         except (QsubError, OSError) as error:
+            if isinstance(error, StoreError) and not isinstance(error, DataGone):
+                # It has not begun: it is returned when we are back.
+                self._hand.give_up(batch)
+                raise
             log.warning("cannot start job %d: %s", batch.job, error)
             self._hand.give_up(batch, str(error), failed=self._jobs.missing_inputs(batch, error))
             return

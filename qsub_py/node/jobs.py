@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsub_py.errors import PayloadError, QsubError, StoreError
+from qsub_py.errors import DataGone, PayloadError, QsubError, StoreError
 from qsub_py.inputs import Run
 from qsub_py.model import Batch, JobSpec
 from qsub_py.node import foreign, surroundings
@@ -99,9 +99,9 @@ class Jobs:
         """Return what the job's spec says of failures; None also when it cannot be trusted."""
         try:
             return self.get(batch).spec.retry
-        except StoreError:
-            raise
-        except QsubError:
+        except QsubError as error:
+            if isinstance(error, StoreError) and not isinstance(error, DataGone):
+                raise
             return None
 
     def hints(self) -> dict[int, int]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from qsub_py.errors import QsubError, StoreError
+from qsub_py.errors import DataGone, QsubError, StoreError
 from qsub_py.node.command_line import is_shell
 from qsub_py.node.hand import Hand
 from qsub_py.node.jobs import Jobs, grown
@@ -38,9 +38,9 @@ class Orders:
         try:
             text: Text = json.loads(order.text)
             _ORDERS[text["op"]](self, text)
-        except StoreError:
-            raise
         except (QsubError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, StoreError) and not isinstance(error, DataGone):
+                raise
             log.warning("an order makes no sense: %r (%r)", order.text[:200], error)
 
     def _cancel(self, text: Text) -> None:
