@@ -20,6 +20,7 @@ from qsub_py.dialect_signs import directives, wanted
 from qsub_py.errors import SpecError
 
 if TYPE_CHECKING:
+    from qsub_py.cli.draft import Draft
     from qsub_py.dialect import Reading, Said
 
 _META = "qsub_py.parsed"
@@ -103,8 +104,9 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     kind, reading = context.meta[_META]
     first, arguments = (words[0], words[1:]) if words else ("", ())
     asked = _asked(params, reading, context.command)
-    if asked.dry_run and asked.json:
-        raise SpecError("--json prints a job's id, and --dry-run makes none", hint="leave one out")
+    if asked.json and (asked.dry_run or asked.to is not None):
+        other = "--dry-run" if asked.dry_run else "--to"
+        raise SpecError(f"--json prints a job's id, and {other} makes none", hint="leave one out")
     if asked.extend is not None:
         from qsub_py.cli.extending import extend
 
@@ -121,6 +123,11 @@ def _qsub(context: click.Context, /, words: tuple[str, ...], **params: Any) -> i
     else:
         work, sweep = work_of(kind, first, arguments, script), None
     draft = build(request, work, os.environ, config.load().job, sweep)
+    return _finish(draft, request, said)
+
+
+def _finish(draft: Draft, request: Request, said: tuple[Said, ...]) -> int:
+    """Print the job or submit it, as was asked for; return the exit code."""
     if request.to is not None:
         from qsub_py.cli.to_slurm import script_of
 
