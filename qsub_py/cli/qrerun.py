@@ -12,7 +12,7 @@ import click
 from qsub_py.cli import common, ids
 from qsub_py.cli.ids import Picked
 from qsub_py.cli.qstat import read_states
-from qsub_py.cli.tree import culprit
+from qsub_py.cli.tree import culprit, lost
 from qsub_py.errors import JobNotFound, QsubError, SpecError
 from qsub_py.model import JobInfo, State
 
@@ -122,10 +122,10 @@ def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> i
     except QsubError:
         sys.stdout.flush()
         raise
-    lost = _given_up_again(client, picked) if State.DEP_FAILED in wanted else 0
-    count -= lost
-    if lost:
-        tasks = "" if count == 0 else "1 task of " if lost == 1 else f"{lost} tasks of "
+    stuck = _given_up_again(client, picked) if State.DEP_FAILED in wanted else 0
+    count -= stuck
+    if stuck:
+        tasks = "" if count == 0 else "1 task of " if stuck == 1 else f"{stuck} tasks of "
         common.complain(f"qrerun: {tasks}job {job.id} cannot run: {_obstacle(client, job.id)}")
         if not count:
             return 1
@@ -133,7 +133,7 @@ def _rerun(client: Client, picked: Picked, wanted: frozenset[State] | None) -> i
     left = job.counts.get(State.CANCELLED, 0)
     if left and State.CANCELLED not in wanted and picked.ranges is None:
         common.hint(f"qrerun: {left} cancelled tasks stay so; --state F,CA runs them, too")
-    return int(lost > 0)
+    return int(stuck > 0)
 
 
 def _given_up_again(client: Client, picked: Picked) -> int:
@@ -147,7 +147,7 @@ def _given_up_again(client: Client, picked: Picked) -> int:
 def _obstacle(client: Client, job: int) -> str:
     """Return why a job that was given up cannot run, and what to run again before it."""
     info = client.ask(lambda store: store.job(job))
-    reason = info.reason or "what it needs failed"
+    reason = info.reason or lost(client, info)
     root = culprit(client, info)
     if root is None:
         return reason
