@@ -14,6 +14,7 @@ import pytest
 
 import qsub_py
 from env import Env
+from programs import commands_on_path
 
 ROOT = Path(qsub_py.__file__).parents[1]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,17 +28,6 @@ def run(name: str, *words: str, cwd: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def commands_on_path(folder: Path) -> dict[str, str]:
-    """Return an environment in which our commands are those of this Python."""
-    programs = folder / "bin"
-    programs.mkdir()
-    for name in ("qsub", "qstat", "qwait", "qlog", "qrerun", "qresult"):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m qsub_py {name} "$@"\n')
-        (programs / name).chmod(0o755)
-    path = f"{programs}:{os.environ['PATH']}"
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
 
 
 def test_map_pi(tmp_path: Path) -> None:
