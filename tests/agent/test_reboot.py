@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -35,7 +36,8 @@ def test_tasks_of_a_rebooted_host_run_again_at_once(env: Env, tmp_path: Path) ->
     job = submit(env, f"{script}[ $QSUB_ATTEMPT = 2 ] || sleep 600")
     kept = submit(env, f"echo $$ > {tmp_path}/kept; sleep 600", requeue=False)
     pids = [pid_from(tmp_path / "pid1"), pid_from(tmp_path / "kept")]
-    # The power goes: the keeper first, for it would start an agent.
+    # The power goes: for neither is there time to start the other again.
+    env.kill("agent", sig=signal.SIGSTOP)
     for pid in (env.kill("keeper"), env.kill("agent"), *pids):
         if alive(pid):
             os.kill(pid, 9)

@@ -83,8 +83,10 @@ def test_a_node_deletes_what_is_old(
     held = env.qsub("-H", "true")
     monkeypatch.setenv("QSUB_RETENTION", "1s")
     env.run("qnode", "stop", "n1")
-    env.start_node("n1")
     with contextlib.closing(env.store()) as store:
+        last = max(job.ended_at for job in store.jobs(active=False, ended=True))
+        wait_until(lambda: store.now() > last + 1, what="they are old")  # a node looks as it begins
+        env.start_node("n1")
         wait_until(lambda: not store.jobs(active=False, ended=True), what="the ended ones go")
         assert [job.id for job in store.jobs()] == [held]
     days = json.loads(env.run("qacct", "--days", "--json").stdout)

@@ -17,7 +17,7 @@ _COMMANDS = ("qsub", "qstat", "qwait", "qlog", "qfetch", "qnode")
 
 def section() -> str:
     text = README.read_text()
-    return text.split("Several machines\n-----", 1)[1].split("\nPython\n------", 1)[0]
+    return text.split("Several machines\n-----", 1)[1].split("\nSweeps\n------", 1)[0]
 
 
 def blocks() -> list[str]:

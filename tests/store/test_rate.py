@@ -135,4 +135,4 @@ def test_why(cluster: Cluster) -> None:
     node.claim_all()
     job = cluster.store.job(number)
     found = blocked(job, read_limits(cluster.store, [job]), now=cluster.now_ms / 1000 + 2)
-    assert found == ("RateLimit", "the next may start in 4 s (10/m)")
+    assert found == ("RateLimit", "the next may start in 4s (10/m)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import qsub_py
 from qsub_py.cli import shims
 from qsub_py.cli.shims import args, pbs_words, sge_words, slurm_run, slurm_words
 from qsub_py.cli.shims.looking import Row, ranges
@@ -211,5 +213,7 @@ def test_programs_start_with_any_python(tmp_path: Path, monkeypatch: pytest.Monk
     path = folder / "squeue"
     path.write_text(shims.program("slurm", "squeue"))
     path.chmod(0o755)
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    # Called by this name a Python of a virtual environment does not know that it is one.
+    env = {**os.environ, "PYTHONPATH": str(Path(qsub_py.__file__).parents[1])}
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, env=env, check=False)
     assert done.stdout.startswith("qsub_py ") and done.stderr == "", done
