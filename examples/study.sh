@@ -39,7 +39,7 @@ END
 # 1. The sweep: 2 x 2 x 3 tasks. A file is missing, so they fail, and the third failure stops the rest.
 make_folds 0 1
 job=$(qsub --max-fails 2 --sweep C=1,10 --sweep gamma=0.0001,0.001 --sweep fold=0:2 fit.py:fit)
-qwait "$job" || echo "job $job: $(qlog "${job}_0" | tail -n 1)"
+qwait "$job" || echo "job $job: $(qlog "$job" | grep -m 1 Error)"
 
 # 2. The file is there now: what failed, and what was cancelled, runs again in the same job.
 make_folds 2
