@@ -85,16 +85,6 @@ def test_a_job_that_fails(cluster_env: Env, tmp_path: Path) -> None:
     assert job.state is State.FAILED and "oh no" in cluster_env.run("qlog", job.id).stdout
 
 
-def test_ctrl_c_cancels(cluster_env: Env, tmp_path: Path) -> None:
-    running = begin(tmp_path, "slow.txt")
-    wait_until((tmp_path / "begun").exists, what="the job runs", timeout_s=60)
-    running.send_signal(signal.SIGINT)
-    code, said = finish(running)
-    assert code, said
-    (job,) = jobs(cluster_env)
-    assert cluster_env.wait_job(job.id).state is State.CANCELLED
-
-
 def test_a_server_that_goes_away_ends_nothing(cluster_env: Env, tmp_path: Path) -> None:
     running = begin(tmp_path)
     wait_until(lambda: (tmp_path / "squares").exists(), what="a job has run", timeout_s=60)
